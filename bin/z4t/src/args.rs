@@ -1,0 +1,356 @@
+//! The command line: `z4t -t HOST:PORT NOUN VERB …`.
+//!
+//! # Caveats
+//! - `-id X` with one dash is an old spelling that must keep working; clap would read it as `-i d`. It becomes
+//!   `--id X` before clap sees it, anywhere before a `--`.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use z4_client::{TaskId, TaskState};
+
+use crate::output::Format;
+use crate::time::{Time, parse_span, parse_time};
+
+/// Talks to a z4 server: push, look at, consume and cancel tasks.
+#[derive(Debug, Parser)]
+#[command(name = "z4t", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  z4t -t localhost:6355 info
+  z4t task push acme/emails 'hello' --delay 5m
+  z4t -q acme/emails consume --count 10
+
+Times are RFC 3339 (2030-01-31T09:30:00Z) or spans from now (+90m); spans are 250ms, 30s, 5m, 2h, 7d, 1h30m.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 conflict or precondition, 5 auth, 6 unavailable or timeout.")]
+pub(crate) struct Cli {
+    /// Address of any host of the cluster; several, with commas, are tried in turn.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "Z4_TARGET",
+        default_value = "localhost:6355",
+        value_delimiter = ','
+    )]
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) target: Vec<String>,
+
+    /// The queue to consume.
+    #[arg(short, long, global = true)]
+    pub(crate) queue: Option<String>,
+
+    /// The id a verb is about, instead of its argument. Also spelled -id.
+    #[arg(long, global = true)]
+    pub(crate) id: Option<String>,
+
+    /// How data is printed. Unset: whatever suits the verb.
+    #[arg(short, long, global = true, value_enum)]
+    pub(crate) output: Option<Format>,
+
+    /// Every call ends within this time.
+    #[arg(long, global = true, default_value = "5s", value_parser = parse_timeout, value_name = "SPAN")]
+    pub(crate) timeout: Duration,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show the host, its cluster and its shards, as JSON.
+    #[command(after_help = "Example:\n  z4t -t localhost:6355 info")]
+    Info,
+
+    /// Ask whether the host is there, and how far away.
+    #[command(after_help = "Example:\n  z4t ping -o json")]
+    Ping,
+
+    /// Ask whether the host serves; exit code 6 if it does not.
+    #[command(after_help = "Example:\n  z4t health && echo up")]
+    Health,
+
+    /// Show what the host knows about itself, as JSON.
+    #[command(after_help = "Example:\n  z4t diagnostic")]
+    Diagnostic,
+
+    /// Take tasks of the queue given by -q, print each as a line of JSON, and acknowledge it.
+    #[command(after_help = "Example:\n  z4t -q acme/emails consume --count 10 --idle 5s")]
+    Consume(Consume),
+
+    /// Push, look at and cancel tasks.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  z4t task push acme/emails hello --deliver-at 2030-01-31T09:30:00Z"
+    )]
+    Task(TaskVerb),
+
+    /// Look at queues.
+    #[command(subcommand, after_help = "Example:\n  z4t queue list")]
+    Queue(QueueVerb),
+
+    /// Print the completions of a shell.
+    #[command(after_help = "Example:\n  z4t completions bash > /etc/bash_completion.d/z4t")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Consume {
+    /// End after so many tasks; no more are taken.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// End after so long without a task.
+    #[arg(long, value_parser = parse_span, value_name = "SPAN")]
+    pub(crate) idle: Option<Duration>,
+
+    /// Shown with the tasks it holds.
+    #[arg(long, default_value = "")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskVerb {
+    /// Create tasks and print their ids, one a line.
+    #[command(after_help = "\
+Examples:
+  z4t task push acme/emails hello --delay 5m
+  z4t task push acme/emails @mail.json --deliver-at 2030-01-31T09:30:00Z --meta user=u1
+  echo hello | z4t task push acme/emails - --repeat 1000")]
+    Push(Box<Push>),
+
+    /// Show one task.
+    #[command(after_help = "Example:\n  z4t task get 01hq3k5v7n00000400000000ab -o json")]
+    Get {
+        /// The task.
+        #[arg(value_parser = parse_id, value_name = "ID")]
+        task: Option<TaskId>,
+    },
+
+    /// List the tasks of a queue by the time they are due.
+    #[command(after_help = "Example:\n  z4t task list acme/emails --state scheduled --from +0s --to +1h")]
+    List(List),
+
+    /// End tasks, whatever their state; print the ids of those that ended.
+    #[command(after_help = "Example:\n  z4t task cancel 01hq3k5v7n00000400000000ab")]
+    Cancel {
+        /// The tasks.
+        #[arg(value_parser = parse_id, value_name = "ID")]
+        tasks: Vec<TaskId>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// The queue; first use creates it.
+    #[arg(value_name = "QUEUE")]
+    pub(crate) into: String,
+
+    /// The text itself, @FILE for the bytes of a file, or - for stdin.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) payload: String,
+
+    /// Due at this time.
+    #[arg(long, value_parser = parse_time, value_name = "TIME", conflicts_with = "delay", allow_hyphen_values = true)]
+    pub(crate) deliver_at: Option<Time>,
+
+    /// Due so long after its creation.
+    #[arg(long, value_parser = parse_span, value_name = "SPAN", allow_hyphen_values = true)]
+    pub(crate) delay: Option<Duration>,
+
+    /// 0 to 255, lower goes first.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) priority: Option<u8>,
+
+    /// Failures until the task is dead.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_attempts: Option<u32>,
+
+    /// Expires so long after its creation unless it is finished by then.
+    #[arg(long, value_parser = parse_span, value_name = "SPAN")]
+    pub(crate) ttl: Option<Duration>,
+
+    /// A label; may be given several times.
+    #[arg(long, value_parser = parse_pair, value_name = "KEY=VALUE")]
+    pub(crate) meta: Vec<(String, String)>,
+
+    /// Equal ids within ten minutes make one task.
+    #[arg(long, conflicts_with = "repeat")]
+    pub(crate) request_id: Option<String>,
+
+    /// Create so many of it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) repeat: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// The queue.
+    #[arg(value_name = "QUEUE")]
+    pub(crate) of: String,
+
+    /// Only in this state.
+    #[arg(long, value_enum)]
+    pub(crate) state: Option<State>,
+
+    /// Only due at or after this.
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    pub(crate) from: Option<Time>,
+
+    /// Only due before this.
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    pub(crate) to: Option<Time>,
+
+    /// Most tasks; 0 for all.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u64,
+}
+
+/// The states a list can be limited to.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum State {
+    Scheduled,
+    Due,
+    Leased,
+    Dead,
+}
+
+impl From<State> for TaskState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Scheduled => Self::Scheduled,
+            State::Due => Self::Due,
+            State::Leased => Self::Leased,
+            State::Dead => Self::Dead,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueVerb {
+    /// List the queues with their counts.
+    #[command(after_help = "Example:\n  z4t queue list -o json")]
+    List,
+
+    /// Show one queue with its counts.
+    #[command(after_help = "Example:\n  z4t queue get acme/emails")]
+    Get {
+        /// The queue.
+        #[arg(value_name = "QUEUE")]
+        name: String,
+    },
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_span(text)? {
+        Duration::ZERO => Err("a timeout of zero would let nothing happen; give at least 1ms".to_owned()),
+        span => Ok(span.min(Duration::from_secs(24 * 3_600))),
+    }
+}
+
+fn parse_id(text: &str) -> Result<TaskId, String> {
+    text.parse().map_err(|why: z4_types::ParseIdError| why.to_string())
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("give KEY=VALUE".to_owned()),
+    }
+}
+
+/// Rewrites `-id X` and `-id=X` as `--id X` and `--id=X`, up to a `--`.
+pub(crate) fn with_long_id(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut literal = false;
+    args.into_iter()
+        .map(|arg| {
+            literal |= arg == "--";
+            match arg.to_str() {
+                Some("-id") if !literal => "--id".into(),
+                Some(text) if !literal && text.starts_with("-id=") => format!("-{text}").into(),
+                _ => arg,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(with_long_id(line.split(' ').map(OsString::from)))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed_and_every_verb_has_an_example() {
+        fn walk(command: &clap::Command) {
+            assert!(command.get_after_help().is_some(), "{} has no example", command.get_name());
+            command.get_subcommands().for_each(walk);
+        }
+        Cli::command().debug_assert();
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn id_with_one_dash_is_id_with_two() {
+        let after = |line: &str| {
+            let args = with_long_id(line.split(' ').map(OsString::from));
+            args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(after("z4t -id peer1 x"), "z4t --id peer1 x");
+        assert_eq!(after("z4t -id=peer1 x"), "z4t --id=peer1 x");
+        assert_eq!(after("z4t x -- -id peer1"), "z4t x -- -id peer1");
+        assert_eq!(after("z4t -idle -i d"), "z4t -idle -i d");
+        assert_eq!(parse("z4t -t h:1 -id abc task get").expect("fine").id.as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn the_lines_of_the_manual_are_accepted() {
+        for line in [
+            "z4t -t localhost:6355 info",
+            "z4t -t localhost:6355 -q jobs consume",
+            "z4t -t localhost:6355 -q jobs consume --count 3 --idle 250ms",
+            "z4t ping",
+            "z4t health",
+            "z4t task push jobs hello --deliver-at +90m --priority 0 --max-attempts 3 --ttl 7d --meta a=b --meta c=",
+            "z4t task push jobs - --delay 30s --repeat 1000 -o json",
+            "z4t task push jobs @file --request-id order-7",
+            "z4t task list jobs --state dead --from 2024-01-01T00:00:00Z --to +1h --limit 10",
+            "z4t queue list",
+            "z4t queue get jobs --timeout 250ms",
+            "z4t completions zsh",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_code_2() {
+        for line in [
+            "z4t",
+            "z4t nonsense",
+            "z4t task push jobs",
+            "z4t task push jobs x --priority 256",
+            "z4t task push jobs x --priority -1",
+            "z4t task push jobs x --delay -5s",
+            "z4t task push jobs x --delay 5",
+            "z4t task push jobs x --delay 5s --deliver-at +5s",
+            "z4t task push jobs x --deliver-at yesterday",
+            "z4t task push jobs x --meta novalue",
+            "z4t task push jobs x --repeat 0",
+            "z4t task push jobs x --request-id r --repeat 2",
+            "z4t task get abc",
+            "z4t task list jobs --state happy",
+            "z4t -q jobs consume --count 0",
+            "z4t ping --timeout 0s",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! `completions SHELL`: what the shell should know about the command line.
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::args::Cli;
+use crate::failure::Failure;
+use crate::output;
+
+pub(super) fn run(shell: Shell) -> Result<(), Failure> {
+    // Into memory first: the generator panics when its output is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "z4t", &mut script);
+    output::line(String::from_utf8_lossy(&script).trim_end())
+}

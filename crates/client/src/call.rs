@@ -1,0 +1,203 @@
+//! One unary call: deadline, retries, and the move to another host.
+//!
+//! Each attempt gets what is left of the deadline. A failure is retried if trying again can help and there is time
+//! for the wait; otherwise the caller gets it at once, not at the deadline.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+use z4_proto::reason;
+use z4_types::Kind;
+
+use crate::Error;
+use crate::backoff::Backoff;
+use crate::endpoints::Endpoints;
+
+/// The server gives up this much later than we do, so that our message, which names the host, is the one seen.
+const SERVER_GRACE: Duration = Duration::from_millis(100);
+
+/// No attempt begins with less time than this. It would end at the deadline before it is answered, and turn a clear
+/// "nothing was done" into "it may have been done".
+pub(crate) const ATTEMPT_MIN: Duration = Duration::from_millis(10);
+
+/// Which failures may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// All that are retryable: reads, and creates with a request id.
+    Always,
+    /// Only where nothing was done: a second try could answer differently, such as "not found" after a cancel whose
+    /// answer was lost.
+    IfNotDone,
+}
+
+impl Again {
+    fn allows(self, error: &Error) -> bool {
+        match error.kind() {
+            Kind::Unavailable | Kind::Overloaded => true,
+            Kind::OutcomeUnknown => self == Self::Always,
+            _ => false,
+        }
+    }
+}
+
+/// How a client's calls behave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// Every call ends within this time.
+    pub(crate) timeout: Duration,
+    /// Give up once every address refused the connection, instead of trying until the deadline.
+    pub(crate) fail_fast: bool,
+}
+
+/// Sends `request` until it is answered, cannot be, or its time is up.
+pub(crate) async fn call<Req, Rep, Send, Answer>(
+    endpoints: &Endpoints,
+    rules: Rules,
+    again: Again,
+    request: Req,
+    send: Send,
+) -> Result<Rep, Error>
+where
+    Req: Clone,
+    Send: Fn(Channel, Request<Req>) -> Answer,
+    Answer: Future<Output = Result<Response<Rep>, Status>>,
+{
+    let until = Instant::now() + rules.timeout;
+    let mut backoff = Backoff::default();
+    let mut refused = 0;
+    loop {
+        let (address, channel) = endpoints.current();
+        let mut attempt = Request::new(request.clone());
+        attempt.set_timeout(until.saturating_duration_since(Instant::now()) + SERVER_GRACE);
+        let error = match timeout_at(until, send(channel, attempt)).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => named(status.into(), &address),
+            Err(_) => deadline(&address, rules.timeout),
+        };
+        if error.blames_host() {
+            endpoints.failed(&address);
+        }
+        if !again.allows(&error) {
+            return Err(error);
+        }
+        if error.reason() == reason::UNREACHABLE {
+            refused += 1;
+            if rules.fail_fast && refused >= endpoints.len() {
+                return Err(error);
+            }
+        }
+        let wait = backoff.next(error.retry_after());
+        if Instant::now() + wait + ATTEMPT_MIN >= until {
+            return Err(error);
+        }
+        sleep(wait).await;
+        // Again, because a sleep may last longer than it was asked to.
+        if Instant::now() + ATTEMPT_MIN >= until {
+            return Err(error);
+        }
+    }
+}
+
+/// Returns the error of a call that `address` did not answer in time.
+pub(crate) fn deadline(address: &str, timeout: Duration) -> Error {
+    Error::new(
+        Kind::OutcomeUnknown,
+        reason::DEADLINE_EXCEEDED,
+        format!(
+            "{address} did not answer within {timeout:?}; it may have done it: retry with the same request id"
+        ),
+    )
+}
+
+/// A connection's error says what happened, but not where.
+pub(crate) fn named(error: Error, address: &str) -> Error {
+    if error.reason() == reason::UNREACHABLE {
+        return Error::new(
+            Kind::Unavailable,
+            reason::UNREACHABLE,
+            format!("cannot reach {address}: {}; is the server running there?", error.message()),
+        );
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, dead_address};
+    use crate::{Client, NewTask};
+    use z4_proto::status::Failure;
+    use z4_proto::v1;
+    use z4_types::TaskId;
+
+    #[tokio::test]
+    async fn p6_a_create_is_tried_again_under_the_same_request_id() {
+        let mut fake = Fake::start().await;
+        let client = Client::connect([fake.address.as_str()]).expect("address");
+        let create = tokio::spawn(async move { client.create("q", NewTask::new("x")).await });
+        let first = fake.creates.recv().await.expect("the server runs");
+        let id = |call: &crate::fake::Create| call.request.task.clone().unwrap_or_default().request_id;
+        let request_id = id(&first);
+        assert_eq!(request_id.len(), 32);
+        let failure = Failure::new(Kind::Unavailable, reason::NO_LEADER, "election");
+        first.answer(Err(failure.with_retry_after(Duration::from_millis(1)).to_status()));
+        let second = fake.creates.recv().await.expect("the server runs");
+        assert_eq!(id(&second), request_id);
+        second.answer(Ok(v1::CreateTaskResponse { id: TaskId(7).to_string(), ..Default::default() }));
+        assert_eq!(create.await.expect("no panic"), Ok(TaskId(7)));
+    }
+
+    /// A refusal says that nothing was done. A deadline that passes while waiting to try again changes nothing about
+    /// that, so it must not turn into "it may have been done".
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_between_attempts_reports_the_refusal() {
+        let endpoints = Endpoints::new(&["h:1".to_owned()]).expect("address");
+        for round in 0..2_000u64 {
+            let rules = Rules { timeout: Duration::from_micros(50_000 + round * 37), fail_fast: false };
+            let refuse = |_: Channel, _: Request<()>| async {
+                // Takes no time, but is not there at the first look either, like every answer from a socket.
+                tokio::task::yield_now().await;
+                Err::<Response<()>, _>(
+                    Failure::new(Kind::Unavailable, reason::NO_LEADER, "election").to_status(),
+                )
+            };
+            let error = call(&endpoints, rules, Again::Always, (), refuse).await.expect_err("refused");
+            assert_eq!(
+                (error.kind(), error.reason()),
+                (Kind::Unavailable, reason::NO_LEADER),
+                "round {round}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn p9_a_dead_port_fails_within_the_deadline_and_at_once_if_asked() {
+        let address = dead_address().await;
+        let timeout = Duration::from_millis(300);
+        for fail_fast in [true, false] {
+            let client = Client::builder([address.as_str()]).timeout(timeout).fail_fast(fail_fast).build();
+            let start = Instant::now();
+            let error =
+                client.expect("address").create("q", NewTask::new("x")).await.expect_err("nobody is there");
+            assert_eq!((error.kind(), error.reason()), (Kind::Unavailable, reason::UNREACHABLE), "{error}");
+            assert!(error.message().contains(&address), "{error}");
+            assert!(start.elapsed() < timeout + Duration::from_secs(3), "{:?}", start.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn p9_a_host_that_never_answers_fails_within_the_deadline() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = silent.local_addr().expect("bound").to_string();
+        let client = Client::builder([address]).timeout(Duration::from_millis(200)).build().expect("address");
+        let error = client.ping().await.expect_err("nobody answers");
+        assert_eq!(
+            (error.kind(), error.reason()),
+            (Kind::OutcomeUnknown, reason::DEADLINE_EXCEEDED),
+            "{error}"
+        );
+    }
+}

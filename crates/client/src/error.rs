@@ -1,0 +1,78 @@
+//! The one error of the client: what failed, and through [`Error::kind`] what to do next.
+
+use std::time::Duration;
+
+use z4_proto::reason;
+use z4_proto::status::Failure;
+use z4_types::Kind;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(Failure);
+
+impl Error {
+    pub(crate) fn new(kind: Kind, reason: &'static str, message: impl Into<String>) -> Self {
+        Self(Failure::new(kind, reason, message))
+    }
+
+    /// Returns what the caller should do.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Returns the stable name of the failure, such as `LEASE_LOST`; the names are in `z4_proto::reason`.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// Returns the text for people, without the reason.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Returns how long to wait at least before trying again, if the server said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Returns the field of the request that is wrong.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
+
+    /// The same call may succeed later; with the same request id it is safe.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind(), Kind::Unavailable | Kind::Overloaded | Kind::OutcomeUnknown)
+    }
+
+    /// The connection, not the request, is the trouble: try another host.
+    pub(crate) fn blames_host(&self) -> bool {
+        let host = [reason::UNREACHABLE, reason::DRAINING, reason::STARTING, reason::DEADLINE_EXCEEDED];
+        self.kind() == Kind::OutcomeUnknown || host.contains(&self.reason())
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self(failure)
+    }
+}
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        Self(Failure::from_status(&status))
+    }
+}
+
+impl From<z4_proto::v1::Failure> for Error {
+    fn from(failure: z4_proto::v1::Failure) -> Self {
+        Self(Failure::from_pb(failure))
+    }
+}

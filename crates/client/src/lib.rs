@@ -1,0 +1,65 @@
+//! The client of z4: finds a host, follows the leader, retries with request ids, batches without waiting.
+//!
+//! A [`Client`] holds one lazy connection to one of several addresses and moves on when it fails. A [`Producer`]
+//! turns single pushes into frames of a stream; a [`Consumer`] runs a handler for each task and settles in batches;
+//! a [`PullStream`] is the consumer's stream without the handler, for those who want every batch. Every call ends
+//! within its deadline with an [`Error`] whose [`kind`](Error::kind) says what to do next.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use z4_client::{Client, HandlerError, NewTask, Task};
+//!
+//! # async fn example() -> Result<(), z4_client::Error> {
+//! let client = Client::connect(["localhost:6355"])?;
+//!
+//! // OK means: on the disks of a majority. Retries carry a request id, so they create nothing twice.
+//! let producer = client.producer("acme/emails").build()?;
+//! let id = producer.push(NewTask::new("hello").delay(Duration::from_secs(60))).await?;
+//! println!("created {id}");
+//!
+//! let consumer = client.consumer("acme/emails").name("worker-1").concurrency(8).run(|task: Task| async move {
+//!     if task.payload.is_empty() {
+//!         return Err(HandlerError::new("nothing to send").retry_in(Duration::from_secs(5)));
+//!     }
+//!     println!("send {:?}, delivery {}", task.payload, task.deliveries);
+//!     Ok(())
+//! })?;
+//!
+//! // Later: finish what runs, give back what does not, and count.
+//! let counts = consumer.drain().await?;
+//! println!("{} acknowledged", counts.acked);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Not here
+//! - TLS and tokens.
+//! - The route from queue to shard: any host forwards, and the client then prefers the host that answered.
+//!
+//! # Caveats
+//! - A tokio runtime must be running where producers and consumers are built and calls are awaited.
+
+mod backoff;
+mod call;
+mod client;
+mod consumer;
+mod duplex;
+mod endpoints;
+mod error;
+#[cfg(test)]
+mod fake;
+mod producer;
+mod pull;
+mod random;
+mod task;
+
+pub use client::{Client, ClientBuilder, Health, Lease, ListTasks, Page, Ping};
+pub use consumer::{Consumer, ConsumerBuilder, Counts, HandlerError};
+pub use error::Error;
+pub use producer::{Producer, ProducerBuilder, Receipt};
+pub use pull::{Pull, PullStream};
+pub use random::request_id;
+pub use task::{NewTask, Queue, RetryPolicy, Settlement, StoredTask, Task, TaskState, Verdict};
+
+pub use z4_proto::v1::{InfoResponse as Info, Member, Shard};
+pub use z4_types::{Kind, Millis, TaskId, Token};

@@ -1,0 +1,154 @@
+//! What a producer promises, against a server that the test plays.
+
+use std::time::Duration;
+
+use tonic::Status;
+use z4_proto::status::Failure;
+
+use super::*;
+use crate::fake::{Fake, Push, dead_address};
+
+fn id(number: u128) -> String {
+    TaskId(number).to_string()
+}
+
+fn done(request: &v1::PushRequest) -> v1::PushReply {
+    let ids = (1..=request.tasks.len()).map(|n| id(n as u128)).collect();
+    v1::PushReply { seq: request.seq, ids, ..Default::default() }
+}
+
+fn failed(request: &v1::PushRequest, failure: Failure) -> v1::PushReply {
+    v1::PushReply { seq: request.seq, failure: Some(failure.to_pb()), ..Default::default() }
+}
+
+async fn next(session: &mut Push) -> v1::PushRequest {
+    session.next().await.expect("a frame")
+}
+
+fn producer(addresses: &[&str]) -> Producer {
+    Client::connect(addresses.iter().copied()).expect("addresses").producer("q").build().expect("producer")
+}
+
+#[tokio::test]
+async fn p6_a_push_without_an_answer_is_sent_again_under_the_same_request_id() {
+    let mut fake = Fake::start().await;
+    let producer = producer(&[&fake.address]);
+    let push = tokio::spawn(async move { producer.push(NewTask::new("x")).await });
+
+    let mut session = fake.push().await;
+    let first = next(&mut session).await;
+    assert_eq!(first.request_id.len(), 32);
+    session.fail(Status::unavailable("the host died before it answered")).await;
+
+    let mut session = fake.push().await;
+    let second = next(&mut session).await;
+    assert_eq!(second.request_id, first.request_id, "over a reconnect");
+    session.reply(failed(&second, Failure::new(Kind::Unavailable, reason::NO_LEADER, "election"))).await;
+
+    let third = next(&mut session).await;
+    assert_eq!(third.request_id, first.request_id, "over a refusal");
+    session.reply(done(&third)).await;
+    assert_eq!(push.await.expect("no panic"), Ok(TaskId(1)));
+}
+
+#[tokio::test]
+async fn p10_an_overloaded_server_is_left_alone_as_long_as_it_asks() {
+    let mut fake = Fake::start().await;
+    let producer = producer(&[&fake.address]);
+    let push = tokio::spawn(async move { producer.push(NewTask::new("x")).await });
+
+    let mut session = fake.push().await;
+    let first = next(&mut session).await;
+    let asked = Duration::from_millis(150);
+    let refused_at = Instant::now();
+    let failure = Failure::new(Kind::Overloaded, reason::OVERLOADED, "full").with_retry_after(asked);
+    session.reply(failed(&first, failure)).await;
+
+    let second = next(&mut session).await;
+    assert!(refused_at.elapsed() >= asked, "came back after {:?}", refused_at.elapsed());
+    assert_eq!(second.request_id, first.request_id);
+    session.reply(done(&second)).await;
+    assert_eq!(push.await.expect("no panic"), Ok(TaskId(1)));
+}
+
+#[tokio::test]
+async fn the_next_frame_fills_while_two_are_under_way() {
+    let mut fake = Fake::start().await;
+    let producer = producer(&[&fake.address]);
+    let mut receipts = vec![producer.enqueue(NewTask::new("0")).await.expect("room")];
+    let mut session = fake.push().await;
+    let first = next(&mut session).await;
+    receipts.push(producer.enqueue(NewTask::new("1")).await.expect("room"));
+    let second = next(&mut session).await;
+    for n in 2..100 {
+        receipts.push(producer.enqueue(NewTask::new(n.to_string())).await.expect("room"));
+    }
+    // Frames come in order, so a third one sent before this answer would be seen below with fewer tasks.
+    session.reply(done(&first)).await;
+    let third = next(&mut session).await;
+    assert_eq!((first.tasks.len(), second.tasks.len(), third.tasks.len()), (1, 1, 98));
+    session.reply(done(&second)).await;
+    session.reply(done(&third)).await;
+    for receipt in receipts {
+        assert!(receipt.await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_bad_task_fails_alone() {
+    let mut fake = Fake::start().await;
+    let producer = producer(&[&fake.address]);
+    let batch = (0..3).map(|n| NewTask::new(n.to_string())).collect();
+    let push = tokio::spawn(async move { producer.push_batch(batch).await });
+    let mut session = fake.push().await;
+    let request = next(&mut session).await;
+    let failure = Failure::invalid("tasks[1].payload", reason::PAYLOAD_TOO_LARGE, "too large");
+    session
+        .reply(v1::PushReply {
+            ids: vec![id(1), String::new(), id(3)],
+            errors: vec![failure.to_item(1)],
+            ..done(&request)
+        })
+        .await;
+    let answers = push.await.expect("no panic");
+    assert_eq!((&answers[0], &answers[2]), (&Ok(TaskId(1)), &Ok(TaskId(3))));
+    let error = answers[1].as_ref().expect_err("too large");
+    assert_eq!(
+        (error.kind(), error.reason(), error.field()),
+        (Kind::Invalid, "PAYLOAD_TOO_LARGE", Some("tasks[1].payload"))
+    );
+}
+
+#[tokio::test]
+async fn p9_a_push_to_a_dead_port_ends_within_its_time() {
+    let address = dead_address().await;
+    let client = Client::connect([address.as_str()]).expect("address");
+    let producer = client.producer("q").timeout(Duration::from_millis(200)).build().expect("producer");
+    let start = Instant::now();
+    let error = producer.push(NewTask::new("x")).await.expect_err("nobody is there");
+    assert_eq!(error.kind(), Kind::Unavailable, "never sent: {error}");
+    assert!(error.message().contains(&address), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_push_without_an_answer_in_time_is_an_unknown_outcome() {
+    let mut fake = Fake::start().await;
+    let client = Client::connect([fake.address.as_str()]).expect("address");
+    let producer = client.producer("q").timeout(Duration::from_millis(200)).build().expect("producer");
+    let push = tokio::spawn(async move { producer.push(NewTask::new("x")).await });
+    let mut session = fake.push().await;
+    next(&mut session).await;
+    assert_eq!(push.await.expect("no panic").expect_err("no answer").kind(), Kind::OutcomeUnknown);
+}
+
+#[tokio::test]
+async fn a_second_address_takes_over() {
+    let mut fake = Fake::start().await;
+    let producer = producer(&[&dead_address().await, &fake.address]);
+    let push = tokio::spawn(async move { producer.push(NewTask::new("x")).await });
+    let mut session = fake.push().await;
+    let request = next(&mut session).await;
+    session.reply(done(&request)).await;
+    assert_eq!(push.await.expect("no panic"), Ok(TaskId(1)));
+}

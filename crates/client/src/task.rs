@@ -1,0 +1,369 @@
+//! Tasks, settlements and queues in the client's own words, and their messages.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use z4_proto::convert::{self, timestamp};
+use z4_proto::v1;
+use z4_types::{Millis, TaskId, Token};
+
+use crate::Error;
+
+/// A task to create. Limits are checked by the server, which answers with the field.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use z4_client::NewTask;
+/// let task = NewTask::new("hello").delay(Duration::from_secs(5)).priority(10).metadata("user", "u1");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NewTask(pub(crate) v1::NewTask);
+
+impl NewTask {
+    /// Returns a task that is due at once.
+    #[must_use]
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self(v1::NewTask { payload: payload.into(), ..Default::default() })
+    }
+
+    /// Due at a point in time; replaces a delay.
+    #[must_use]
+    pub fn deliver_at(mut self, time: Millis) -> Self {
+        self.0.schedule = Some(v1::new_task::Schedule::DeliverAt(timestamp(time)));
+        self
+    }
+
+    /// Due so long after its creation; replaces a point in time.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.0.schedule = Some(v1::new_task::Schedule::Delay(pb_duration(delay)));
+        self
+    }
+
+    /// 0 to 255, lower goes first; 128 unless set.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.0.priority = Some(u32::from(priority));
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Failures until it is dead, at least 1; 20 unless set.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.0.max_attempts = Some(attempts);
+        self
+    }
+
+    /// How failures are retried; the queue's policy unless set.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.0.retry = Some(policy.to_pb());
+        self
+    }
+
+    /// Expires so long after its creation unless it is finished by then; never unless set.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.0.ttl = Some(pb_duration(ttl));
+        self
+    }
+
+    /// Names this task across retries of its creation, also by other programs: equal ids within ten minutes make one
+    /// task. Retries inside this client need none; they are named by themselves.
+    #[must_use]
+    pub fn request_id(mut self, id: impl Into<String>) -> Self {
+        self.0.request_id = id.into();
+        self
+    }
+}
+
+/// How failures are retried: wait `initial * multiplier^(failures - 1)`, at most `max`, with jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Wait after the first failure.
+    pub initial: Duration,
+    /// Longest wait.
+    pub max: Duration,
+    /// Factor between waits in hundredths, 100 to 10,000; 200 doubles.
+    pub multiplier_percent: u32,
+    /// Part of the wait that is drawn by chance, 0 to 100.
+    pub jitter_percent: u32,
+}
+
+impl RetryPolicy {
+    fn to_pb(self) -> v1::RetryPolicy {
+        v1::RetryPolicy {
+            initial_delay: Some(pb_duration(self.initial)),
+            max_delay: Some(pb_duration(self.max)),
+            multiplier_percent: Some(self.multiplier_percent),
+            jitter_percent: Some(self.jitter_percent),
+        }
+    }
+}
+
+/// A delivery: a task and the lease under which it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// The lease; larger with every delivery, so it can fence writes elsewhere.
+    pub token: Token,
+    /// Its queue.
+    pub queue: Arc<str>,
+    /// As created. Shares one allocation with its batch: copy what is kept for long.
+    pub payload: Bytes,
+    /// As created.
+    pub metadata: BTreeMap<String, String>,
+    /// Lower goes first.
+    pub priority: u8,
+    /// When it was due.
+    pub deliver_at: Millis,
+    /// When it was created.
+    pub created_at: Millis,
+    /// When the lease ends, by the shard's clock.
+    pub lease_until: Millis,
+    /// Deliveries so far, this one included.
+    pub deliveries: u32,
+    /// Failures so far.
+    pub failures: u32,
+}
+
+impl Task {
+    pub(crate) fn from_pb(task: v1::LeasedTask, queue: &Arc<str>) -> Result<Self, Error> {
+        Ok(Self {
+            id: convert::task_id(&task.id, "tasks.id")?,
+            token: Token(task.token),
+            queue: Arc::clone(queue),
+            payload: task.payload,
+            metadata: task.metadata,
+            priority: u8::try_from(task.priority).unwrap_or(u8::MAX),
+            deliver_at: time(task.deliver_at, "tasks.deliver_at")?,
+            created_at: time(task.created_at, "tasks.created_at")?,
+            lease_until: time(task.lease_until, "tasks.lease_until")?,
+            deliveries: task.deliveries,
+            failures: task.failures,
+        })
+    }
+
+    /// Returns the word that settles this delivery.
+    #[must_use]
+    pub fn settle(&self, verdict: Verdict) -> Settlement {
+        Settlement { id: self.id, token: self.token, verdict }
+    }
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done: forget the task.
+    Ack,
+    /// Failed: counts against `max_attempts`.
+    Nack {
+        /// Wait before the next delivery; None: by the retry policy.
+        delay: Option<Duration>,
+        /// Kept with the task as its last error.
+        reason: String,
+    },
+    /// Given back: nobody's fault, counts no failure.
+    Release {
+        /// Wait before the next delivery.
+        delay: Duration,
+    },
+    /// Keep it: the lease ends so long from now.
+    Extend {
+        /// 100 ms to 12 h.
+        lease: Duration,
+    },
+}
+
+/// One word on one lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The task.
+    pub id: TaskId,
+    /// The lease it was delivered under.
+    pub token: Token,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+impl Settlement {
+    pub(crate) fn to_pb(&self) -> v1::Settlement {
+        use v1::settlement::Verdict as Pb;
+
+        let verdict = match &self.verdict {
+            Verdict::Ack => Pb::Ack(v1::Ack {}),
+            Verdict::Nack { delay, reason } => {
+                Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason: reason.clone() })
+            }
+            Verdict::Release { delay } => {
+                Pb::Release(v1::Release { delay: (!delay.is_zero()).then(|| pb_duration(*delay)) })
+            }
+            Verdict::Extend { lease } => Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(*lease)) }),
+        };
+        v1::Settlement { id: self.id.to_string(), token: self.token.0, verdict: Some(verdict) }
+    }
+}
+
+/// What a task is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaskState {
+    /// Its time has not come.
+    Scheduled,
+    /// Its time has come; the next consumer gets it.
+    Due,
+    /// A consumer holds it.
+    Leased,
+    /// It failed for the last time and is kept.
+    Dead,
+    /// A state this client does not know.
+    Unknown,
+}
+
+impl TaskState {
+    /// Returns the state in one lower-case word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Due => "due",
+            Self::Leased => "leased",
+            Self::Dead => "dead",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub(crate) fn to_pb(self) -> v1::TaskState {
+        match self {
+            Self::Scheduled => v1::TaskState::Scheduled,
+            Self::Due => v1::TaskState::Due,
+            Self::Leased => v1::TaskState::Leased,
+            Self::Dead => v1::TaskState::Dead,
+            Self::Unknown => v1::TaskState::Unspecified,
+        }
+    }
+
+    fn from_pb(state: v1::TaskState) -> Self {
+        match state {
+            v1::TaskState::Scheduled => Self::Scheduled,
+            v1::TaskState::Due => Self::Due,
+            v1::TaskState::Leased => Self::Leased,
+            v1::TaskState::Dead => Self::Dead,
+            v1::TaskState::Unspecified => Self::Unknown,
+        }
+    }
+}
+
+/// A task as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: String,
+    /// What it is doing.
+    pub state: TaskState,
+    /// As created.
+    pub payload: Bytes,
+    /// As created.
+    pub metadata: BTreeMap<String, String>,
+    /// Lower goes first.
+    pub priority: u8,
+    /// When it is, or was, due; a retry moves it.
+    pub deliver_at: Millis,
+    /// When it was created.
+    pub created_at: Millis,
+    /// When it expires, if it does.
+    pub expire_at: Option<Millis>,
+    /// Deliveries so far.
+    pub deliveries: u32,
+    /// Failures so far.
+    pub failures: u32,
+    /// Failures until it is dead.
+    pub max_attempts: u32,
+    /// While leased: when the lease ends.
+    pub lease_until: Option<Millis>,
+    /// While leased: who holds it.
+    pub consumer: Option<String>,
+    /// While leased: the lease.
+    pub token: Option<Token>,
+    /// Why it failed last, if it did.
+    pub last_error: Option<String>,
+}
+
+impl StoredTask {
+    pub(crate) fn from_pb(task: v1::Task) -> Result<Self, Error> {
+        let state = TaskState::from_pb(task.state());
+        let optional = |at: Option<_>, field| at.map(|at| convert::millis(at, field)).transpose();
+        Ok(Self {
+            id: convert::task_id(&task.id, "task.id")?,
+            state,
+            priority: u8::try_from(task.priority).unwrap_or(u8::MAX),
+            deliver_at: time(task.deliver_at, "task.deliver_at")?,
+            created_at: time(task.created_at, "task.created_at")?,
+            expire_at: optional(task.expire_at, "task.expire_at")?,
+            deliveries: task.deliveries,
+            failures: task.failures,
+            max_attempts: task.max_attempts,
+            lease_until: optional(task.lease_until, "task.lease_until")?,
+            consumer: Some(task.consumer).filter(|name| !name.is_empty()),
+            token: Some(Token(task.token)).filter(|token| token.0 != 0),
+            last_error: Some(task.last_error).filter(|text| !text.is_empty()),
+            queue: task.queue,
+            payload: task.payload,
+            metadata: task.metadata,
+        })
+    }
+}
+
+/// A queue with its counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// The shard that holds it.
+    pub shard: u32,
+    /// Tasks nobody holds: scheduled or due.
+    pub waiting: u64,
+    /// Tasks consumers hold.
+    pub leased: u64,
+    /// Tasks that failed for the last time.
+    pub dead: u64,
+    /// When the oldest due task was due; only in the answer to [`Client::get_queue`](crate::Client::get_queue).
+    pub oldest_due_at: Option<Millis>,
+}
+
+impl Queue {
+    pub(crate) fn from_pb(queue: v1::Queue) -> Result<Self, Error> {
+        Ok(Self {
+            oldest_due_at: queue
+                .oldest_due_at
+                .map(|at| convert::millis(at, "queue.oldest_due_at"))
+                .transpose()?,
+            name: queue.name,
+            shard: queue.shard,
+            waiting: queue.waiting,
+            leased: queue.leased,
+            dead: queue.dead,
+        })
+    }
+}
+
+fn time(at: Option<z4_proto::Timestamp>, field: &str) -> Result<Millis, Error> {
+    Ok(at.map_or(Ok(Millis(0)), |at| convert::millis(at, field))?)
+}
+
+/// Returns a span as its message; one past 10,000 years is cut there.
+pub(crate) fn pb_duration(span: Duration) -> z4_proto::Duration {
+    let ms = span.as_nanos().div_ceil(1_000_000);
+    convert::pb_duration(z4_types::Duration(u64::try_from(ms).unwrap_or(u64::MAX)))
+}

@@ -1,0 +1,128 @@
+//! The gRPC server around the services: limits, health, reflection, and its end.
+//!
+//! When it is told to stop: health says NOT_SERVING, consumers hear Draining, long polls return, no connection is
+//! accepted any more, and what is under way is answered. After `DRAIN_MAX` the rest is cut.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use z4_host::Handle;
+use z4_proto::v1::admin_server::{AdminServer, SERVICE_NAME as ADMIN};
+use z4_proto::v1::tasks_server::{SERVICE_NAME as TASKS, TasksServer};
+use z4_proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
+
+use crate::admin::AdminService;
+use crate::connections::accept;
+use crate::deadline::CALL_MAX;
+use crate::door::Door;
+use crate::tasks::TasksService;
+
+/// Largest request: a full batch of 8 MiB and its framing.
+const REQUEST_BYTES_MAX: usize = 16 << 20;
+/// What a stream and a connection may have on the way to us. Enough for full speed on a local network; bounds what
+/// all connections together can make us hold.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Larger than HTTP/2's own 16 KiB: a batch is then a few frames, not a hundred.
+const HTTP2_FRAME_BYTES: u32 = 64 << 10;
+const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+/// A peer that vanished without a word is noticed after the sum of both.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the bytes of a request may take to come, besides its call.
+const BODY_MAX: Duration = Duration::from_secs(10);
+/// Calls under way when the server stops have so long; pull streams end by themselves after five seconds.
+const DRAIN_MAX: Duration = Duration::from_millis(6_500);
+/// How often health looks whether every shard has a leader.
+const HEALTH_EVERY: Duration = Duration::from_millis(500);
+
+/// Serves `handle` on `listener` until `stopping` becomes true and everything under way is answered, or six and a
+/// half seconds later. Must be awaited in a tokio runtime with time and IO enabled.
+pub async fn serve(handle: Handle, listener: TcpListener, stopping: watch::Receiver<bool>) {
+    let door = Door::new(handle, stopping);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    set_health(&reporter, false).await;
+    let watching = tokio::spawn(keep_health(reporter, door.clone()));
+
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were made by the compiler");
+    let reflection_v1alpha = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()
+        .expect("the descriptors were made by the compiler");
+    let tasks = TasksServer::new(TasksService::new(door.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let admin = AdminServer::new(AdminService::new(door.clone()));
+
+    let stop = door.clone();
+    let served = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        // Also for requests whose bytes never come: their own deadline starts when they are complete.
+        .timeout(CALL_MAX + BODY_MAX)
+        .add_service(tasks)
+        .add_service(admin)
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(reflection_v1alpha)
+        .serve_with_incoming_shutdown(accept(listener), async move { stop.stopping().await });
+    finish(served, &door).await;
+    watching.abort();
+}
+
+/// Waits for the server, but not for ever once it was told to stop.
+async fn finish(served: impl Future<Output = Result<(), tonic::transport::Error>>, door: &Door) {
+    let give_up = async {
+        door.stopping().await;
+        tokio::time::sleep(DRAIN_MAX).await;
+    };
+    tokio::select! {
+        result = served => if let Err(error) = result {
+            tracing::error!(%error, "the gRPC server has ended");
+        },
+        () = give_up => tracing::warn!("some calls did not end in time and are cut"),
+    }
+}
+
+async fn keep_health(reporter: HealthReporter, door: Door) {
+    let mut was = false;
+    loop {
+        let is = !door.is_stopping() && has_leaders(door.handle()).await;
+        if is != was {
+            set_health(&reporter, is).await;
+            was = is;
+        }
+        if door.is_stopping() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HEALTH_EVERY) => {}
+            () = door.stopping() => {}
+        }
+    }
+}
+
+async fn has_leaders(handle: &Handle) -> bool {
+    handle.groups().await.is_ok_and(|groups| groups.iter().all(|group| group.leader != 0))
+}
+
+async fn set_health(reporter: &HealthReporter, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in ["", TASKS, ADMIN] {
+        reporter.set_service_status(service, status).await;
+    }
+}

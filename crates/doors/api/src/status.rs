@@ -1,0 +1,86 @@
+//! Which failure a caller sees: the one place where the host's errors become those of the API.
+//!
+//! Every RESOURCE_EXHAUSTED carries how long to wait, and so does every UNAVAILABLE: a client that is told only "no"
+//! comes back at once.
+
+use std::time::Duration;
+
+use z4_host::Error;
+use z4_proto::reason;
+use z4_proto::status::Failure;
+use z4_tasks::outcome::Refusal;
+use z4_types::Kind;
+
+/// An election on a healthy cluster takes about so long.
+const ELECTION_WAIT: Duration = Duration::from_millis(200);
+/// A restart takes at least so long; with several hosts the client goes to another meanwhile.
+const RESTART_WAIT: Duration = Duration::from_secs(1);
+/// Queues are kept: only people change how many there are.
+const TOO_MANY_QUEUES_WAIT: Duration = Duration::from_secs(60);
+/// Space is freed by checkpoints and people; neither is done in less.
+const DISK_WAIT: Duration = Duration::from_secs(5);
+
+/// Returns the failure that `error` is to a caller.
+pub(crate) fn failure(error: &Error) -> Failure {
+    let named = |reason| Failure::new(error.kind(), reason, error.to_string());
+    match error {
+        Error::NotLeader(_) => named(reason::NOT_LEADER).with_retry_after(ELECTION_WAIT),
+        Error::NoSuchShard(_) => named(reason::SHARD_NOT_FOUND),
+        Error::Overloaded(wait) => named(reason::OVERLOADED).with_retry_after(Duration::from_millis(wait.0)),
+        Error::DiskFull => named(reason::DISK_FULL).with_retry_after(DISK_WAIT),
+        Error::Stopping => draining(),
+        Error::Unknown => named(reason::OUTCOME_UNKNOWN),
+        Error::TaskNotFound(_) => named(reason::TASK_NOT_FOUND),
+        Error::QueueNotFound(_) => named(reason::QUEUE_NOT_FOUND),
+        Error::PageToken => named(reason::PAGE_TOKEN_INVALID).with_field("page_token"),
+        Error::Refused(why) => refusal(why),
+        Error::Storage(_) => named(reason::INTERNAL),
+        // The host's errors may grow; their kind is right even when this table is behind.
+        _ => named(reason::INTERNAL),
+    }
+}
+
+/// Returns the failure that a refused item is to a caller.
+pub(crate) fn refusal(why: &Refusal) -> Failure {
+    match why {
+        Refusal::NotFound(_) => Failure::new(Kind::NotFound, reason::TASK_NOT_FOUND, why.to_string()),
+        Refusal::TooManyQueues(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_QUEUES, why.to_string())
+            .with_retry_after(TOO_MANY_QUEUES_WAIT),
+        Refusal::LeaseLost { .. } => Failure::new(Kind::Conflict, reason::LEASE_LOST, why.to_string()),
+    }
+}
+
+/// The host is going away and took nothing of this call.
+pub(crate) fn draining() -> Failure {
+    Failure::new(Kind::Unavailable, reason::DRAINING, Error::Stopping.to_string())
+        .with_retry_after(RESTART_WAIT)
+}
+
+/// A write's time was up while it was under way.
+pub(crate) fn write_expired() -> Failure {
+    Failure::new(
+        Kind::OutcomeUnknown,
+        reason::OUTCOME_UNKNOWN,
+        "the deadline passed while the call was under way: the outcome is unknown; a retry with the same request id \
+         is safe",
+    )
+}
+
+/// A read's time was up. Nothing was changed by it.
+pub(crate) fn read_expired() -> Failure {
+    Failure::new(
+        Kind::OutcomeUnknown,
+        reason::DEADLINE_EXCEEDED,
+        "the deadline passed before the shard answered; retry, with a longer deadline if this happens again",
+    )
+}
+
+/// The stream was used against its protocol.
+pub(crate) fn protocol(what: &str) -> Failure {
+    Failure::new(Kind::Invalid, reason::STREAM_PROTOCOL, what)
+}
+
+/// A defect: a task of this process ended without an answer.
+pub(crate) fn defect(what: &str) -> Failure {
+    Failure::new(Kind::Internal, reason::INTERNAL, format!("a defect in z4, please report it: {what}"))
+}

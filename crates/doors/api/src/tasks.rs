@@ -1,0 +1,123 @@
+//! Service `z4.v1.Tasks`: one verb, one file; this is the dispatch.
+
+mod cancel;
+mod create;
+mod get;
+mod lease;
+mod list;
+mod pull;
+mod push;
+mod queues;
+mod settle;
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+use z4_proto::v1;
+use z4_proto::v1::tasks_server::Tasks;
+
+use crate::deadline::Deadline;
+use crate::door::Door;
+
+/// See the module essay.
+pub(crate) struct TasksService {
+    door: Door,
+}
+
+impl TasksService {
+    pub(crate) fn new(door: Door) -> Self {
+        Self { door }
+    }
+}
+
+/// Gives a verb the door, the request and its deadline, and makes its failure a status.
+macro_rules! unary {
+    ($self:ident, $request:ident, $verb:path) => {{
+        let deadline = Deadline::of($request.metadata());
+        $verb(&$self.door, $request.into_inner(), deadline).await.map(Response::new).map_err(Status::from)
+    }};
+}
+
+#[async_trait]
+impl Tasks for TasksService {
+    type PushStream = ReceiverStream<Result<v1::PushReply, Status>>;
+    type PullStream = pull::Replies;
+
+    async fn create_task(
+        &self,
+        request: Request<v1::CreateTaskRequest>,
+    ) -> Result<Response<v1::CreateTaskResponse>, Status> {
+        unary!(self, request, create::one)
+    }
+
+    async fn batch_create_tasks(
+        &self,
+        request: Request<v1::BatchCreateTasksRequest>,
+    ) -> Result<Response<v1::BatchCreateTasksResponse>, Status> {
+        unary!(self, request, create::batch)
+    }
+
+    async fn push(
+        &self,
+        request: Request<Streaming<v1::PushRequest>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        Ok(Response::new(push::push(&self.door, request.into_inner())))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<Streaming<v1::PullRequest>>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        Ok(Response::new(pull::pull(&self.door, request.into_inner())))
+    }
+
+    async fn lease_tasks(
+        &self,
+        request: Request<v1::LeaseTasksRequest>,
+    ) -> Result<Response<v1::LeaseTasksResponse>, Status> {
+        let deadline = Deadline::allowing(request.metadata(), lease::WAIT_MAX);
+        let answer = lease::lease(&self.door, request.into_inner(), deadline).await;
+        answer.map(Response::new).map_err(Status::from)
+    }
+
+    async fn settle(
+        &self,
+        request: Request<v1::SettleRequest>,
+    ) -> Result<Response<v1::SettleResponse>, Status> {
+        unary!(self, request, settle::settle)
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::GetTaskResponse>, Status> {
+        unary!(self, request, get::get)
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        unary!(self, request, list::list)
+    }
+
+    async fn cancel_tasks(
+        &self,
+        request: Request<v1::CancelTasksRequest>,
+    ) -> Result<Response<v1::CancelTasksResponse>, Status> {
+        unary!(self, request, cancel::cancel)
+    }
+
+    async fn list_queues(
+        &self,
+        request: Request<v1::ListQueuesRequest>,
+    ) -> Result<Response<v1::ListQueuesResponse>, Status> {
+        unary!(self, request, queues::list)
+    }
+
+    async fn get_queue(
+        &self,
+        request: Request<v1::GetQueueRequest>,
+    ) -> Result<Response<v1::GetQueueResponse>, Status> {
+        unary!(self, request, queues::get)
+    }
+}

@@ -1,0 +1,94 @@
+//! Lease tasks by one call: a consumer that lives as long as the call.
+//!
+//! The call returns with the first delivery and what came with it. What arrives after that, or for a caller that went
+//! away, is released.
+//!
+//! # Caveats
+//! - A call that does not wait looks whether anything is due, and if so gives the delivery a moment. When others
+//!   are faster it returns nothing, as it would have done a moment later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use z4_host::Delivery;
+use z4_proto::convert::{consumer_name, duration, lease_duration, queue_name};
+use z4_proto::reason;
+use z4_proto::status::Failure;
+use z4_proto::v1;
+use z4_types::limits::LEASE_TASKS_MAX;
+
+use crate::arrivals::{Arrivals, Unused, arrivals};
+use crate::deadline::Deadline;
+use crate::door::Door;
+use crate::{messages, status};
+
+/// Longest wait for the first task.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a call that does not wait gives a delivery that is under way: some commits.
+const NO_WAIT: Duration = Duration::from_millis(250);
+/// Payload bytes of an answer when the caller does not say, and at most.
+const BYTES_DEFAULT: u64 = 8 << 20;
+const BYTES_MAX: u64 = 16 << 20;
+
+pub(super) async fn lease(
+    door: &Door,
+    request: v1::LeaseTasksRequest,
+    deadline: Deadline,
+) -> Result<v1::LeaseTasksResponse, Failure> {
+    let queue = queue_name(&request.queue, "queue")?;
+    consumer_name(&request.consumer, "consumer")?;
+    let lease = lease_duration(request.lease_duration, "lease_duration")?;
+    let wait = request.wait.map(|span| duration(span, "wait")).transpose()?;
+    let wait = wait.map_or(Duration::ZERO, |span| Duration::from_millis(span.0).min(WAIT_MAX));
+    if request.max_tasks > LEASE_TASKS_MAX {
+        let what = format_args!("{} is over the limit of {LEASE_TASKS_MAX}", request.max_tasks);
+        return Err(Failure::invalid("max_tasks", reason::FIELD_INVALID, what));
+    }
+    let bytes = if request.max_bytes == 0 { BYTES_DEFAULT } else { request.max_bytes.min(BYTES_MAX) };
+    if door.is_stopping() {
+        return Err(status::draining());
+    }
+
+    let (sink, mut arrived) = arrivals(door.handle().clone(), Arc::new(Unused::default()));
+    let name = door.consumer_name(request.consumer);
+    let consumer = door
+        .handle()
+        .consume(queue.clone(), name, lease, Box::new(sink))
+        .map_err(|error| status::failure(&error))?;
+    consumer.credit(request.max_tasks.max(1), bytes);
+    let tasks = if !wait.is_zero() {
+        first(door, &mut arrived, wait, deadline).await?
+    } else if deadline.read(door.handle().has_due(queue)).await? {
+        first(door, &mut arrived, NO_WAIT, deadline).await?
+    } else {
+        arrived.take_all()
+    };
+    // Before the arrivals end, so that nothing new is leased for them.
+    drop(consumer);
+    Ok(v1::LeaseTasksResponse {
+        tasks: tasks.into_iter().map(messages::leased_task).collect(),
+        forwarded_to: String::new(),
+    })
+}
+
+/// Waits for the first delivery and takes what has come with it.
+async fn first(
+    door: &Door,
+    arrived: &mut Arrivals,
+    wait: Duration,
+    deadline: Deadline,
+) -> Result<Vec<Delivery>, Failure> {
+    tokio::select! {
+        biased;
+        next = arrived.next() => match next {
+            Some(Ok(mut tasks)) => {
+                tasks.extend(arrived.take_all());
+                Ok(tasks)
+            }
+            Some(Err(why)) => Err(status::failure(&why)),
+            None => Ok(Vec::new()),
+        },
+        () = door.stopping() => Ok(Vec::new()),
+        () = tokio::time::sleep_until(deadline.within(wait)) => Ok(arrived.take_all()),
+    }
+}

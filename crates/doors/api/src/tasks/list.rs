@@ -1,0 +1,124 @@
+//! List the tasks of a queue by due time, a page at a time.
+//!
+//! Scheduled and due are one state to the machine, told apart by the shard's clock: a list of one of them reads that
+//! clock first and bounds the time by it.
+//!
+//! # Not here
+//! - What a page token means: `z4-tasks`. Here it is hexadecimal text.
+
+use z4_host::ListRequest;
+use z4_proto::convert::{millis, queue_name};
+use z4_proto::reason;
+use z4_proto::status::Failure;
+use z4_proto::v1;
+use z4_tasks::{ListFilter, PageToken, Phase};
+use z4_types::limits::LIST_PAGE_MAX;
+use z4_types::{Duration, Millis};
+
+use crate::deadline::Deadline;
+use crate::door::Door;
+use crate::messages;
+
+/// Items of a page when the caller does not say.
+const PAGE_DEFAULT: u32 = 100;
+
+pub(super) async fn list(
+    door: &Door,
+    request: v1::ListTasksRequest,
+    deadline: Deadline,
+) -> Result<v1::ListTasksResponse, Failure> {
+    let queue = queue_name(&request.queue, "queue")?;
+    let from = request.from.map(|time| millis(time, "from")).transpose()?;
+    let to = request.to.map(|time| millis(time, "to")).transpose()?;
+    let after = page_token(&request.page_token)?;
+    let limit = page_size(request.page_size);
+    let state = v1::TaskState::try_from(request.state).map_err(|_| {
+        let what = format_args!("{} is no TaskState; give 0 to 4", request.state);
+        Failure::invalid("state", reason::FIELD_INVALID, what)
+    })?;
+
+    let mut filter = ListFilter { state: phase(state), from, to };
+    let mut split_at = None;
+    if filter.state == Some(Phase::Waiting) {
+        let (now, _) = deadline.read(door.handle().queue(queue.clone())).await?;
+        let next = now + Duration(1);
+        if state == v1::TaskState::Due {
+            filter.to = Some(filter.to.map_or(next, |to| to.min(next)));
+        } else {
+            filter.from = Some(filter.from.map_or(next, |from| from.max(next)));
+        }
+        split_at = Some(now);
+    }
+    let (now, page) = deadline.read(door.handle().list(ListRequest { queue, filter, after, limit })).await?;
+    // What was asked for as scheduled is shown as scheduled, also if its time came between the two reads.
+    let now = split_at.unwrap_or(now);
+    Ok(v1::ListTasksResponse {
+        tasks: page.tasks.into_iter().map(|task| messages::task(task, now)).collect(),
+        next_page_token: page.next.map(|token| hex(&token.to_bytes())).unwrap_or_default(),
+        forwarded_to: String::new(),
+    })
+}
+
+fn phase(state: v1::TaskState) -> Option<Phase> {
+    match state {
+        v1::TaskState::Unspecified => None,
+        v1::TaskState::Scheduled | v1::TaskState::Due => Some(Phase::Waiting),
+        v1::TaskState::Leased => Some(Phase::Leased),
+        v1::TaskState::Dead => Some(Phase::Dead),
+    }
+}
+
+/// Returns the filter of tasks that are due at `now`.
+pub(super) fn due_at(now: Millis) -> ListFilter {
+    ListFilter { state: Some(Phase::Waiting), from: None, to: Some(now + Duration(1)) }
+}
+
+/// Returns how many items a page has: more than the limit is as many as the limit (AIP-158).
+pub(super) fn page_size(asked: u32) -> u32 {
+    if asked == 0 { PAGE_DEFAULT } else { asked.min(LIST_PAGE_MAX) }
+}
+
+/// Returns bytes as text for a token.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
+/// Returns the bytes of a token, None if it is no such text.
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    if !text.len().is_multiple_of(2) {
+        return None;
+    }
+    text.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+}
+
+/// Returns the failure of a token that no list returned.
+pub(super) fn bad_token() -> Failure {
+    let what = "is not one that a list returned; start again without it";
+    Failure::invalid("page_token", reason::PAGE_TOKEN_INVALID, what)
+}
+
+fn page_token(text: &str) -> Result<Option<PageToken>, Failure> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bytes = unhex(text).ok_or_else(bad_token)?;
+    PageToken::from_bytes(&bytes).map(Some).map_err(|_| bad_token())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_its_text_and_other_text_is_refused() {
+        assert_eq!(unhex(&hex(&[0, 15, 16, 255])), Some(vec![0, 15, 16, 255]));
+        for wrong in ["0", "0g", "é", "ffff"] {
+            assert!(page_token(wrong).is_err());
+        }
+    }
+}

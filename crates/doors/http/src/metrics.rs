@@ -1,0 +1,142 @@
+//! What `/metrics` shows: names `z4_*` with their unit, labels `queue` and `shard` and nothing unbounded.
+//!
+//! # Caveats
+//! - Queues beyond the hundred with the largest backlogs are summed up under `queue="_other"`.
+//! - Counters `z4_tasks_*_total` start at zero with the process, gauges of queues are the shard's state.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use z4_host::{Handle, Snapshot};
+
+use crate::process::resident_bytes;
+use crate::text::Page;
+
+/// Queues with a label of their own.
+const QUEUES_MAX: usize = 100;
+/// Takes the sum of all others.
+const OTHER: &str = "_other";
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+/// Returns the page.
+pub(crate) fn metrics(handle: &Handle, snapshot: &Snapshot) -> String {
+    let mut page = Page::default();
+    tasks(&mut page, handle);
+    queues(&mut page, snapshot);
+    shards(&mut page, snapshot);
+    host(&mut page, handle);
+    page.finish()
+}
+
+fn tasks(page: &mut Page, handle: &Handle) {
+    let tasks = handle.task_metrics();
+    let counters = [
+        ("z4_tasks_pushed_total", "Tasks created.", &tasks.pushed),
+        ("z4_tasks_delivered_total", "Deliveries to consumers.", &tasks.delivered),
+        ("z4_tasks_redelivered_total", "Deliveries that were not a task's first.", &tasks.redelivered),
+        ("z4_tasks_acked_total", "Tasks acknowledged.", &tasks.acked),
+        ("z4_tasks_failed_total", "Tasks that a consumer said it failed.", &tasks.failed),
+        ("z4_tasks_dead_total", "Tasks that failed for the last time.", &tasks.dead),
+        ("z4_settlements_stale_total", "Settlements refused because their lease was over.", &tasks.stale),
+    ];
+    for (name, help, value) in counters {
+        page.single(name, COUNTER, help, value.load(Relaxed));
+    }
+    page.histogram(
+        "z4_delivery_lateness_seconds",
+        "Delivery less the later of due time and creation, by the shard's clock.",
+        tasks.lateness.buckets(),
+        tasks.lateness.sum_seconds(),
+    );
+}
+
+fn queues(page: &mut Page, snapshot: &Snapshot) {
+    let mut rows: Vec<(&str, [u64; 3])> = snapshot
+        .queues
+        .iter()
+        .map(|(name, stats)| (name.as_str(), [stats.waiting, stats.leased, stats.dead]))
+        .collect();
+    rows.sort_by_key(|(name, [waiting, leased, _])| (std::cmp::Reverse(waiting + leased), *name));
+    let others = rows.split_off(rows.len().min(QUEUES_MAX));
+    if !others.is_empty() {
+        let sum = |at: usize| others.iter().map(|(_, counts)| counts[at]).sum();
+        rows.push((OTHER, [sum(0), sum(1), sum(2)]));
+    }
+    page.single("z4_queues", GAUGE, "Queues this host leads.", snapshot.queues.len());
+    let gauges = [
+        ("z4_queue_waiting_tasks", "Tasks nobody holds, scheduled or due."),
+        ("z4_queue_leased_tasks", "Tasks consumers hold."),
+        ("z4_queue_dead_tasks", "Tasks that failed for the last time."),
+    ];
+    for (at, (name, help)) in gauges.into_iter().enumerate() {
+        page.metric(name, GAUGE, help);
+        for (queue, counts) in &rows {
+            page.sample(name, "queue", queue, counts[at]);
+        }
+    }
+}
+
+fn shards(page: &mut Page, snapshot: &Snapshot) {
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(usize) -> u64| {
+        page.metric(name, GAUGE, help);
+        for (at, group) in snapshot.groups.iter().enumerate() {
+            page.sample(name, "shard", &group.shard.to_string(), value(at));
+        }
+    };
+    let groups = &snapshot.groups;
+    gauge("z4_raft_term", "Raft term.", &|at| groups[at].term.0);
+    gauge("z4_raft_is_leader", "1 if this host leads the shard.", &|at| groups[at].leading.into());
+    gauge("z4_raft_has_leader", "1 if this host knows a leader.", &|at| (groups[at].leader != 0).into());
+    gauge("z4_raft_last_index", "Last index of the log.", &|at| groups[at].last.0);
+    gauge("z4_raft_commit_index", "Highest index known committed.", &|at| groups[at].commit.0);
+    gauge("z4_raft_applied_index", "Highest index applied to the state.", &|at| groups[at].applied.0);
+    gauge("z4_raft_durable_index", "Applied index that the base holds.", &|at| groups[at].durable.0);
+}
+
+fn host(page: &mut Page, handle: &Handle) {
+    let threads = handle.runner_metrics();
+    let histograms = [
+        ("z4_log_fsync_seconds", "One fdatasync of the log.", &threads.fsync),
+        ("z4_apply_seconds", "Applying what one pass committed.", &threads.apply),
+        ("z4_checkpoint_seconds", "One checkpoint of all shards.", &threads.checkpoint),
+    ];
+    for (name, help, histogram) in histograms {
+        page.histogram(name, help, histogram.buckets(), histogram.sum_seconds());
+    }
+    let counters = [
+        ("z4_log_written_bytes_total", "Bytes written to the log.", &threads.log_bytes),
+        (
+            "z4_checkpoint_failures_total",
+            "Checkpoints that failed and were tried again.",
+            &threads.checkpoint_failures,
+        ),
+    ];
+    for (name, help, value) in counters {
+        page.single(name, COUNTER, help, value.load(Relaxed));
+    }
+    page.single(
+        "z4_stalled_seconds_total",
+        COUNTER,
+        "Time in which nothing was accepted because the working set was full.",
+        threads.stalled_ns.load(Relaxed) as f64 / 1e9,
+    );
+    let gauges = [
+        ("z4_delta_bytes", "Bytes of the working sets in memory.", &threads.delta_bytes),
+        ("z4_base_bytes", "Bytes of the base's file.", &threads.base_bytes),
+        ("z4_log_segments", "Segments of the log on disk, spares included.", &threads.log_segments),
+        ("z4_disk_low", "1 while the disk is too full to take new tasks.", &threads.disk_low),
+    ];
+    for (name, help, value) in gauges {
+        page.single(name, GAUGE, help, value.load(Relaxed));
+    }
+    page.single("z4_request_bytes", GAUGE, "Requests between accept and answer.", handle.request_bytes());
+    page.single(
+        "z4_wall_clock_offset_seconds",
+        GAUGE,
+        "How far the wall clock runs ahead of shard time.",
+        threads.wall_ahead_ms.load(Relaxed).cast_signed() as f64 / 1e3,
+    );
+    if let Some(bytes) = resident_bytes() {
+        page.single("process_resident_memory_bytes", GAUGE, "Resident memory of the process.", bytes);
+    }
+}

@@ -1,0 +1,148 @@
+//! Why a call failed, and why a host did not start.
+
+use std::path::PathBuf;
+
+use z4_multiraft::Refused;
+use z4_tasks::outcome::Refusal;
+use z4_types::{Duration, Kind, QueueName, ShardId, TaskId};
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// This host does not lead the shard. Nothing was proposed.
+    #[error("this host does not lead shard {0} now; retry")]
+    NotLeader(ShardId),
+    /// The id names a shard this cluster does not have.
+    #[error("this cluster has no shard {0}; the id is from another cluster")]
+    NoSuchShard(ShardId),
+    /// Requests wait faster than they are answered. Nothing was accepted.
+    #[error("the host holds as many requests as it may; retry after {0}")]
+    Overloaded(Duration),
+    /// The disk is nearly full. Nothing was accepted; acks and cancels still work.
+    #[error(
+        "the disk is nearly full: new tasks are refused until space is free; acks and cancels still work"
+    )]
+    DiskFull,
+    /// The host is stopping. Nothing was proposed.
+    #[error("the host is stopping; retry on another host, or on this one when it is back")]
+    Stopping,
+    /// It was proposed and the answer is lost.
+    #[error("the outcome is unknown: it may or may not have happened; retry with the same request id")]
+    Unknown,
+    /// No such task.
+    #[error("task {0} does not exist: it was never created, or it was acked, cancelled or has expired")]
+    TaskNotFound(TaskId),
+    /// No such queue.
+    #[error("queue {0} does not exist: no task was ever created in it")]
+    QueueNotFound(QueueName),
+    /// A page token that this host did not make.
+    #[error("the page token is not one of this list; start again without a token")]
+    PageToken,
+    /// The state machine refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Storage failed under a read.
+    #[error("storage failed: {0}")]
+    Storage(String),
+}
+
+impl Error {
+    /// Returns what the caller should do next.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotLeader(_) | Self::Stopping => Kind::Unavailable,
+            Self::NoSuchShard(_) | Self::TaskNotFound(_) | Self::QueueNotFound(_) => Kind::NotFound,
+            Self::Overloaded(_) | Self::DiskFull => Kind::Overloaded,
+            Self::Unknown => Kind::OutcomeUnknown,
+            Self::PageToken => Kind::Invalid,
+            Self::Refused(Refusal::NotFound(_)) => Kind::NotFound,
+            Self::Refused(Refusal::TooManyQueues(_)) => Kind::Overloaded,
+            Self::Refused(_) => Kind::Conflict,
+            Self::Storage(_) => Kind::Internal,
+        }
+    }
+
+    pub(crate) fn from_refused(why: Refused, shard: ShardId) -> Self {
+        match why {
+            Refused::NotLeader => Self::NotLeader(shard),
+            Refused::NoSuchShard => Self::NoSuchShard(shard),
+            Refused::Stopping => Self::Stopping,
+            Refused::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// Why a host did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// Another process uses the directory.
+    #[error("{} is in use by another z4 server; stop that one, or choose another directory", .0.display())]
+    Locked(PathBuf),
+    /// The directory belongs to something else.
+    #[error("{} holds the data of {what}; {remedy}", .dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose data it is.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A name that cannot be kept.
+    #[error("{name:?} cannot be the name of a {what}: use printable characters without spaces around them")]
+    Name {
+        /// What is named.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Nothing there and not told to form a cluster.
+    #[error(
+        "{} is empty and this host was not told what to do; to form a new cluster set Z4_BOOTSTRAP_CLUSTER=true \
+         (flag --bootstrap-cluster)", .0.display()
+    )]
+    Empty(PathBuf),
+    /// One directory has data and the other has not.
+    #[error("{} has data but {} has none; both directories of a host belong together, restore the missing one",
+        .present.display(), .missing.display())]
+    Half {
+        /// The directory that has data.
+        present: PathBuf,
+        /// The directory that has none.
+        missing: PathBuf,
+    },
+    /// Written by a newer version.
+    #[error("{} has data format {found}, this version reads up to {known}; run the version that wrote it, or a newer one",
+        .dir.display())]
+    NewerFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format this version reads.
+        known: u32,
+    },
+    /// The system refused.
+    #[error("{} cannot be used: {error}", .path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// The system's word.
+        error: std::io::Error,
+    },
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Wal(#[from] z4_wal::Error),
+    /// The base cannot be opened.
+    #[error(transparent)]
+    Store(#[from] z4_store::Error),
+    /// A group cannot be opened.
+    #[error(transparent)]
+    Fault(#[from] z4_multiraft::Fault),
+    /// What was found makes no sense.
+    #[error("{0}")]
+    Corrupt(String),
+}

@@ -1,0 +1,454 @@
+//! What doors hold: every call on a host, routed to its shard, bounded in memory.
+//!
+//! Futures here are plain oneshots: dropping one does not undo the call. Deadlines are the doors' business.
+//!
+//! # Caveats
+//! - `list` reads a frozen view on a blocking thread: consistent within a shard, not across shards.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::oneshot;
+use z4_env::Clock;
+use z4_multiraft::{GroupStatus, Input, Metrics, Runner};
+use z4_registry::Registry;
+use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
+use z4_tasks::outcome::{Refusal, Settled};
+use z4_tasks::{ListFilter, Page, PageToken, QueueInfo, QueueStats, TaskInfo, encode_create};
+use z4_types::limits::CONSUMERS_MAX;
+use z4_types::{Duration, Millis, QueueName, RequestId, ShardId, TaskId};
+
+use crate::budget::{Budget, Permit};
+use crate::error::Error;
+use crate::identity::Identity;
+use crate::machine::{HostMachine, HostWrite};
+use crate::rows::ViewRows;
+use crate::shard::{ConsumerId, Deliver, Read, Reply, TaskMetrics, Write};
+
+/// What a caller should wait when the host holds as many requests as it may.
+const RETRY_AFTER: Duration = Duration(100);
+/// Accounted for a request besides its payload.
+const REQUEST_OVERHEAD: usize = 512;
+/// Accounted per task or settlement besides its payload.
+const ITEM_OVERHEAD: usize = 96;
+
+/// Cheap to clone. See the module essay.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runner: Arc<Runner<HostMachine>>,
+    registry: Arc<RwLock<Arc<Registry>>>,
+    identity: Identity,
+    metrics: Arc<TaskMetrics>,
+    budget: Arc<Budget>,
+    clock: Arc<dyn Clock>,
+    next_consumer: AtomicU64,
+    /// Open ones.
+    consumers: AtomicUsize,
+    stopping: AtomicBool,
+}
+
+/// What to list.
+#[derive(Debug, Clone)]
+pub struct ListRequest {
+    /// The queue.
+    pub queue: QueueName,
+    /// Which of its tasks.
+    pub filter: ListFilter,
+    /// Where the last page ended.
+    pub after: Option<PageToken>,
+    /// Most tasks to return.
+    pub limit: u32,
+}
+
+/// A host's state for `info`, `diagnostic` and metrics.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Every group on this host.
+    pub groups: Vec<GroupStatus>,
+    /// Every queue this host leads, with its counters.
+    pub queues: Vec<(QueueName, QueueStats)>,
+    /// Bytes of the base's file after the last checkpoint.
+    pub base_bytes: u64,
+}
+
+/// A consumer's end on this host. Dropping it closes the consumer.
+pub struct Consumer {
+    handle: Handle,
+    id: ConsumerId,
+    shard: ShardId,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        runner: Arc<Runner<HostMachine>>,
+        registry: Arc<RwLock<Arc<Registry>>>,
+        identity: Identity,
+        metrics: Arc<TaskMetrics>,
+        budget: Arc<Budget>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let shared = Shared {
+            runner,
+            registry,
+            identity,
+            metrics,
+            budget,
+            clock,
+            next_consumer: AtomicU64::new(1),
+            consumers: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Creates tasks in one queue. One answer per task. The tasks are encoded before this returns: the future does not
+    /// hold on to them.
+    ///
+    /// # Errors
+    /// `Overloaded`, `DiskFull`, `NotLeader`, `Stopping`: nothing was proposed. `Unknown`: retry with the same
+    /// `request`.
+    pub fn create(
+        &self,
+        queue: QueueName,
+        request: Option<RequestId>,
+        tasks: &[NewTask],
+    ) -> impl Future<Output = Result<Vec<Result<TaskId, Refusal>>, Error>> + Send + use<> {
+        let bytes = tasks.iter().map(|task| task.weight() + ITEM_OVERHEAD).sum::<usize>();
+        let prepared = self.permit(bytes).map(|permit| {
+            let now = self.shared.clock.wall();
+            let due_now = tasks.iter().filter(|task| is_due(task.due, now)).count();
+            (permit, u32::try_from(due_now).unwrap_or(u32::MAX), encode_create(&queue, request, tasks))
+        });
+        let handle = self.clone();
+        async move {
+            let (permit, due_now, encoded) = prepared?;
+            let shard = handle.shard_of(&queue);
+            handle.ask(shard, |reply| Write::Create { queue, encoded, due_now, reply, permit }).await
+        }
+    }
+
+    /// Settles leases, each on its own, of any shards. Answers are in the order given.
+    ///
+    /// # Errors
+    /// As [`Handle::create`], for the whole call. Some shards may have settled theirs: a repeat is safe, it answers
+    /// `LeaseLost` or `NotFound` for what was settled before.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Result<Settled, Refusal>>, Error> {
+        self.by_shard(
+            settlements,
+            |settlement| settlement.id,
+            |settlement| match &settlement.verdict {
+                Verdict::Nack { reason, .. } => reason.len(),
+                _ => 0,
+            },
+            |settlements, reply, permit| Write::Settle { settlements, reply, permit },
+        )
+        .await
+    }
+
+    /// Ends tasks by id, whatever their state. Answers are in the order given.
+    ///
+    /// # Errors
+    /// As [`Handle::settle`].
+    pub async fn cancel(&self, ids: Vec<TaskId>) -> Result<Vec<Result<(), Refusal>>, Error> {
+        self.by_shard(ids, |id| *id, |_| 0, |ids, reply, permit| Write::Cancel { ids, reply, permit }).await
+    }
+
+    /// Returns one task with everything known of it, and the shard time the answer is of. Linearizable.
+    ///
+    /// # Errors
+    /// `TaskNotFound`, `NoSuchShard`, or as [`Handle::create`].
+    pub async fn get(&self, id: TaskId) -> Result<(Millis, TaskInfo), Error> {
+        let shard = self.task_shard(id)?;
+        let (now, found) = self.read(shard, |reply| Read::Get { id, reply }).await?;
+        found.map(|info| (now, info)).ok_or(Error::TaskNotFound(id))
+    }
+
+    /// Returns a page of a queue's tasks in order of due time, and the shard time it is of. An unknown queue is
+    /// not created.
+    ///
+    /// # Errors
+    /// `QueueNotFound`, `PageToken`, or as [`Handle::create`].
+    pub async fn list(&self, request: ListRequest) -> Result<(Millis, Page), Error> {
+        let shard = self.shard_of(&request.queue);
+        let (now, view) = self.read(shard, |reply| Read::View { reply }).await?;
+        blocking(move || {
+            let rows = ViewRows(&view);
+            if z4_tasks::queue(&rows, &request.queue).map_err(storage)?.is_none() {
+                return Err(Error::QueueNotFound(request.queue));
+            }
+            let page =
+                z4_tasks::list(&rows, &request.queue, request.filter, request.after.as_ref(), request.limit)
+                    .map_err(storage)?;
+            Ok((now, page))
+        })
+        .await
+    }
+
+    /// Returns a queue's counters and the shard time they are of. An unknown queue is not created. Linearizable.
+    ///
+    /// # Errors
+    /// `QueueNotFound`, or as [`Handle::create`].
+    pub async fn queue(&self, queue: QueueName) -> Result<(Millis, QueueInfo), Error> {
+        let shard = self.shard_of(&queue);
+        let asked = queue.clone();
+        let (now, info, _) = self.read(shard, |reply| Read::Queue { queue: asked, reply }).await?;
+        info.map(|info| (now, info)).ok_or(Error::QueueNotFound(queue))
+    }
+
+    /// Returns whether a task of `queue` is due now, so that a Lease would pick it. False for an unknown queue.
+    ///
+    /// # Errors
+    /// As [`Handle::create`].
+    pub async fn has_due(&self, queue: QueueName) -> Result<bool, Error> {
+        let shard = self.shard_of(&queue);
+        let (now, _, due) = self.read(shard, |reply| Read::Queue { queue, reply }).await?;
+        Ok(due.is_some_and(|at| at <= now))
+    }
+
+    /// Returns all queues by name with their counters.
+    ///
+    /// # Errors
+    /// As [`Handle::create`].
+    pub async fn queues(&self) -> Result<Vec<(QueueName, QueueStats)>, Error> {
+        let mut all = Vec::new();
+        for shard in self.registry().shards.iter().filter(|s| s.id.0 > 0) {
+            all.extend(self.read(shard.id, |reply| Read::Stats { reply }).await?);
+        }
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(all)
+    }
+
+    /// Opens a consumer without credit. `sink` takes its tasks on the driver's thread and must not block.
+    ///
+    /// # Errors
+    /// `Stopping`.
+    pub fn consume(
+        &self,
+        queue: QueueName,
+        name: String,
+        lease: Duration,
+        sink: Box<dyn Deliver>,
+    ) -> Result<Consumer, Error> {
+        self.refuse_if_stopping()?;
+        let shared = &self.shared;
+        if shared.consumers.fetch_add(1, Relaxed) >= CONSUMERS_MAX {
+            shared.consumers.fetch_sub(1, Relaxed);
+            return Err(Error::Overloaded(RETRY_AFTER));
+        }
+        let consumer = ConsumerId(self.shared.next_consumer.fetch_add(1, Relaxed));
+        let shard = self.shard_of(&queue);
+        self.send(shard, Write::Open { consumer, queue, name, lease, sink });
+        Ok(Consumer { handle: self.clone(), id: consumer, shard })
+    }
+
+    /// Returns the state of every group and queue of this host.
+    ///
+    /// # Errors
+    /// `Stopping` if the host has ended.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let (reply, answer) = oneshot::channel();
+        let base_bytes = self.runner_metrics().base_bytes.load(Relaxed);
+        self.shared.runner.look(move |driver| {
+            let mut queues = Vec::new();
+            driver.for_each(|_, machine, _| {
+                if let HostMachine::Tasks(shard) = machine {
+                    queues.extend(shard.machine().queues().map(|(name, stats)| (name.clone(), stats)));
+                }
+            });
+            let _ = reply.send(Snapshot { groups: driver.status(), queues, base_bytes });
+        });
+        answer.await.map_err(|_| Error::Stopping)
+    }
+
+    /// Returns the state of every group of this host.
+    ///
+    /// # Errors
+    /// `Stopping` if the host has ended.
+    pub async fn groups(&self) -> Result<Vec<GroupStatus>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.runner.status(move |groups| drop(reply.send(groups)));
+        answer.await.map_err(|_| Error::Stopping)
+    }
+
+    /// Returns the registry as this host knows it.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.shared.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns who this host is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// Returns the counters of this host's task shards.
+    #[must_use]
+    pub fn task_metrics(&self) -> &TaskMetrics {
+        &self.shared.metrics
+    }
+
+    /// Returns the counters of this host's threads.
+    #[must_use]
+    pub fn runner_metrics(&self) -> &Metrics {
+        self.shared.runner.metrics()
+    }
+
+    /// Returns the bytes of requests this host holds between accept and answer.
+    #[must_use]
+    pub fn request_bytes(&self) -> usize {
+        self.shared.budget.used()
+    }
+
+    /// Returns whether the host is stopping and takes no more calls.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Relaxed)
+    }
+
+    /// Refuses all calls from now on; those under way are answered.
+    pub fn refuse_new_calls(&self) {
+        self.shared.stopping.store(true, Relaxed);
+    }
+
+    fn shard_of(&self, queue: &QueueName) -> ShardId {
+        self.registry().shard_of(queue)
+    }
+
+    fn task_shard(&self, id: TaskId) -> Result<ShardId, Error> {
+        let shard = id.shard();
+        if self.registry().has_task_shard(shard) { Ok(shard) } else { Err(Error::NoSuchShard(shard)) }
+    }
+
+    fn permit(&self, bytes: usize) -> Result<Permit, Error> {
+        self.refuse_if_stopping()?;
+        self.shared.budget.take(bytes + REQUEST_OVERHEAD).ok_or(Error::Overloaded(RETRY_AFTER))
+    }
+
+    fn refuse_if_stopping(&self) -> Result<(), Error> {
+        if self.is_stopping() { Err(Error::Stopping) } else { Ok(()) }
+    }
+
+    fn send(&self, shard: ShardId, write: Write) {
+        self.shared.runner.send(Input::Write(shard, HostWrite::Task(write)));
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        shard: ShardId,
+        write: impl FnOnce(Reply<T>) -> Write,
+    ) -> Result<T, Error> {
+        let (reply, answer) = reply();
+        self.send(shard, write(reply));
+        // A host that ends drops what it holds: it may have been proposed.
+        answer.await.unwrap_or(Err(Error::Unknown))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        shard: ShardId,
+        read: impl FnOnce(Reply<T>) -> Read,
+    ) -> Result<T, Error> {
+        let _permit = self.permit(0)?;
+        let (reply, answer) = reply();
+        self.shared.runner.send(Input::Read(shard, read(reply)));
+        answer.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Splits items by the shard of their task, asks each shard, and puts the answers back in order.
+    async fn by_shard<I, T>(
+        &self,
+        items: Vec<I>,
+        id_of: impl Fn(&I) -> TaskId,
+        weight: impl Fn(&I) -> usize,
+        write: impl Fn(Vec<I>, Reply<Vec<Result<T, Refusal>>>, Permit) -> Write,
+    ) -> Result<Vec<Result<T, Refusal>>, Error>
+    where
+        T: Send + 'static,
+    {
+        self.refuse_if_stopping()?;
+        let registry = self.registry();
+        let count = items.len();
+        let mut shards: Vec<(ShardId, Vec<usize>, Vec<I>)> = Vec::new();
+        let mut answers: Vec<Option<Result<T, Refusal>>> = (0..count).map(|_| None).collect();
+        for (at, item) in items.into_iter().enumerate() {
+            let id = id_of(&item);
+            let shard = id.shard();
+            if !registry.has_task_shard(shard) {
+                answers[at] = Some(Err(Refusal::NotFound(id)));
+                continue;
+            }
+            match shards.iter_mut().find(|(known, ..)| *known == shard) {
+                Some((_, positions, items)) => {
+                    positions.push(at);
+                    items.push(item);
+                }
+                None => shards.push((shard, vec![at], vec![item])),
+            }
+        }
+        // All permits before the first call: "overloaded" must mean that nothing was proposed.
+        let mut permits = Vec::with_capacity(shards.len());
+        for (.., items) in &shards {
+            let bytes =
+                items.iter().map(|item| weight(item) + ITEM_OVERHEAD).sum::<usize>() + REQUEST_OVERHEAD;
+            permits.push(self.shared.budget.take_freeing(bytes).ok_or(Error::Overloaded(RETRY_AFTER))?);
+        }
+        let mut waiting = Vec::with_capacity(shards.len());
+        for ((shard, positions, items), permit) in shards.into_iter().zip(permits) {
+            let (reply, answer) = reply();
+            self.send(shard, write(items, reply, permit));
+            waiting.push((positions, answer));
+        }
+        for (positions, answer) in waiting {
+            let results = answer.await.unwrap_or(Err(Error::Unknown))?;
+            for (at, result) in positions.into_iter().zip(results) {
+                answers[at] = Some(result);
+            }
+        }
+        Ok(answers.into_iter().map(|a| a.expect("every item went to one shard")).collect())
+    }
+}
+
+impl Consumer {
+    /// Gives room for more tasks. Both counts only ever grow; a task is delivered while both have room.
+    pub fn credit(&self, tasks: u32, bytes: u64) {
+        self.handle.send(self.shard, Write::Credit { consumer: self.id, tasks, bytes });
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.handle.shared.consumers.fetch_sub(1, Relaxed);
+        self.handle.send(self.shard, Write::Close { consumer: self.id });
+    }
+}
+
+type Answer<T> = oneshot::Receiver<Result<T, Error>>;
+
+fn reply<T: Send + 'static>() -> (Reply<T>, Answer<T>) {
+    let (sender, receiver) = oneshot::channel();
+    // A caller that stopped waiting is no error.
+    (Box::new(move |answer| drop(sender.send(answer))), receiver)
+}
+
+fn is_due(due: Due, now: Millis) -> bool {
+    match due {
+        Due::Now => true,
+        Due::At(at) => at <= now,
+        Due::After(delay) => delay.0 == 0,
+    }
+}
+
+fn storage(error: z4_tasks::Fault) -> Error {
+    Error::Storage(error.0)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Stopping))
+}

@@ -1,0 +1,32 @@
+//! One running host: opens its directories, starts its groups, routes calls to them.
+//!
+//! [`boot`] turns directories into a [`z4_multiraft::Driver`] (no threads: the simulator does the same);
+//! [`Host::start`] puts threads around it; [`Handle`] is what doors hold. A shard's leader half ([`TaskShard`])
+//! turns calls into log entries and outcomes into answers and deliveries.
+//!
+//! # Not here
+//! - Protocols: the doors convert. The state machines: `z4-tasks`, `z4-registry`.
+
+mod boot;
+mod budget;
+mod config;
+mod error;
+mod handle;
+mod identity;
+mod machine;
+mod registry_shard;
+mod rows;
+mod running;
+mod shard;
+
+pub use boot::{Boot, boot};
+pub use budget::{Budget, Permit};
+pub use config::{Config, Sizes};
+pub use error::{BootError, Error};
+pub use handle::{Consumer, Handle, ListRequest, Snapshot};
+pub use identity::Identity;
+pub use machine::{HostMachine, HostRead, HostWrite};
+pub use registry_shard::RegistryShard;
+pub use rows::{Rows, RowsRef, ViewRows};
+pub use running::Host;
+pub use shard::{ConsumerId, Deliver, Delivery, Read, Reply, TaskMetrics, TaskShard, Write};

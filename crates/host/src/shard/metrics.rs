@@ -1,0 +1,68 @@
+//! What a host counts of its tasks as leader, for `/metrics`. Relaxed atomics, never read by the logic.
+//!
+//! # Not here
+//! - Backlogs: they are state, and come from the machine's own counters.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use z4_multiraft::Histogram;
+use z4_tasks::outcome::{Pick, Refusal, Settled};
+use z4_types::{Millis, TaskId};
+
+/// Counters since the host started; tasks of all shards it leads.
+#[derive(Debug, Default)]
+pub struct TaskMetrics {
+    /// Tasks created.
+    pub pushed: AtomicU64,
+    /// Tasks handed to consumers.
+    pub delivered: AtomicU64,
+    /// Of those, not for the first time.
+    pub redelivered: AtomicU64,
+    /// Acks that counted.
+    pub acked: AtomicU64,
+    /// Nacks that counted, the last ones included.
+    pub failed: AtomicU64,
+    /// Tasks that failed for the last time by a nack.
+    pub dead: AtomicU64,
+    /// Settlements refused: the lease was over.
+    pub stale: AtomicU64,
+    /// Shard time of delivery minus the later of due time and creation.
+    pub lateness: Histogram,
+}
+
+impl TaskMetrics {
+    pub(crate) fn pushed(&self, results: &[Result<TaskId, Refusal>]) {
+        self.pushed.fetch_add(results.iter().filter(|r| r.is_ok()).count() as u64, Relaxed);
+    }
+
+    pub(crate) fn settled(&self, results: &[Result<Settled, Refusal>]) {
+        let (mut acked, mut failed, mut dead, mut stale) = (0, 0, 0, 0);
+        for result in results {
+            match result {
+                Ok(Settled::Acked) => acked += 1,
+                Ok(Settled::Retried(_)) => failed += 1,
+                Ok(Settled::Dead) => {
+                    failed += 1;
+                    dead += 1;
+                }
+                Ok(Settled::Extended(_)) => {}
+                Err(_) => stale += 1,
+            }
+        }
+        self.acked.fetch_add(acked, Relaxed);
+        self.failed.fetch_add(failed, Relaxed);
+        self.dead.fetch_add(dead, Relaxed);
+        self.stale.fetch_add(stale, Relaxed);
+    }
+
+    pub(crate) fn delivered(&self, now: Millis, picks: &[Pick]) {
+        self.delivered.fetch_add(picks.len() as u64, Relaxed);
+        for pick in picks {
+            if pick.deliveries > 1 {
+                self.redelivered.fetch_add(1, Relaxed);
+            }
+            let due = pick.due.max(pick.id.created_at());
+            self.lateness.record_ns(now.since(due).0.saturating_mul(1_000_000));
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! A task shard on this host: the pure machine, and the leader's half around it.
+//!
+//! Calls wait here until the driver asks for an entry; then everything waiting goes into one: time's work first,
+//! then writes in order of arrival, then the Leases of consumers who can take what this very entry makes due. So a
+//! task pushed to a waiting consumer needs one commit from push to delivery (DESIGN §5).
+//!
+//! # Invariants
+//! - `inflight` holds one item per entry proposed in this leadership and not applied, in log order.
+//! - Every call is answered exactly once: by its outcome, or with `Unknown` if leadership was lost.
+//! # Not here
+//! - What commands do: `z4-tasks`. Who waits for tasks: `delivery.rs`.
+
+mod call;
+mod delivery;
+mod metrics;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use z4_multiraft::{Admission, Fault, Refused};
+use z4_store::GroupStore;
+use z4_tasks::command::{Command, Settlement, Verdict};
+use z4_tasks::outcome::{Leased, Outcome, Refusal, Settled};
+use z4_tasks::{EntryBuilder, Machine, encode};
+use z4_types::limits::ENTRY_BYTES_TARGET;
+use z4_types::{Duration, Entry, Index, Kind, Millis, QueueName, ShardId, TaskId, Term};
+
+use crate::budget::{Budget, Permit};
+use crate::error::Error;
+use crate::rows::{Rows, RowsRef};
+use delivery::{Asked, Consumers};
+
+pub use call::{Delivery, Read, Reply, Write};
+pub use delivery::{ConsumerId, Deliver};
+pub use metrics::TaskMetrics;
+
+/// Leases, TTLs and evictions handled in one entry; the rest follows in the next.
+const ADVANCE_LIMIT: u32 = 2_000;
+
+/// How long leasing waits when too much is on its way to consumers.
+const OUTBOX_RETRY: Duration = Duration(10);
+
+/// A command that waits for the next entry.
+struct Pending {
+    encoded: Bytes,
+    waiter: Waiter,
+}
+
+/// Who hears of an outcome.
+enum Waiter {
+    Create { queue: QueueName, due_now: u32, reply: Reply<Vec<Result<TaskId, Refusal>>>, _permit: Permit },
+    Settle(Reply<Vec<Result<Settled, Refusal>>>, Permit),
+    Cancel(Reply<Vec<Result<(), Refusal>>>, Permit),
+    Lease(Asked),
+    Nobody,
+}
+
+/// See the module essay.
+pub struct TaskShard {
+    shard: ShardId,
+    machine: Machine,
+    pending: VecDeque<Pending>,
+    /// Waiters of the entry packed last, until the driver says where it stands.
+    packed: Vec<Waiter>,
+    inflight: VecDeque<(Index, Term, Vec<Waiter>)>,
+    consumers: Consumers,
+    /// An Advance is proposed and not applied: one is enough.
+    advancing: bool,
+    metrics: Arc<TaskMetrics>,
+    /// Bounds the bytes on their way to consumers, all shards of the host together.
+    outbox: Arc<Budget>,
+}
+
+impl TaskShard {
+    /// Opens the shard over its rows.
+    ///
+    /// # Errors
+    /// If storage fails or the rows cannot be understood.
+    pub fn open(
+        shard: ShardId,
+        store: &GroupStore,
+        metrics: Arc<TaskMetrics>,
+        outbox: Arc<Budget>,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            shard,
+            machine: Machine::open(shard, &RowsRef(store)).map_err(fault)?,
+            pending: VecDeque::new(),
+            packed: Vec::new(),
+            inflight: VecDeque::new(),
+            consumers: Consumers::default(),
+            advancing: false,
+            metrics,
+            outbox,
+        })
+    }
+
+    /// Returns the pure machine, for checks.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(crate) fn write(&mut self, write: Write, admission: Admission) {
+        match write {
+            Write::Create { .. } if admission == Admission::FreeingOnly => write.answer(Error::DiskFull),
+            Write::Create { queue, encoded, due_now, reply, permit } => {
+                self.pend(encoded, Waiter::Create { queue, due_now, reply, _permit: permit });
+            }
+            Write::Settle { settlements, reply, permit } => {
+                let encoded = encode(&Command::Settle(settlements));
+                self.pend(encoded, Waiter::Settle(reply, permit));
+            }
+            Write::Cancel { ids, reply, permit } => {
+                self.pend(encode(&Command::Cancel(ids)), Waiter::Cancel(reply, permit));
+            }
+            Write::Open { consumer, queue, name, lease, sink } => {
+                self.consumers.open(consumer, queue, name, lease, sink);
+            }
+            Write::Credit { consumer, tasks, bytes } => self.consumers.credit(consumer, tasks, bytes),
+            Write::Close { consumer } => {
+                self.consumers.close(consumer);
+            }
+        }
+    }
+
+    pub(crate) fn entry(&mut self, store: &GroupStore, now: Millis) -> Result<Option<Bytes>, Fault> {
+        assert!(self.packed.is_empty(), "the driver says where an entry stands before it asks for the next");
+        let rows = RowsRef(store);
+        let mut entry = EntryBuilder::new(now);
+        if !self.advancing && self.machine.next_deadline(&rows).map_err(fault)?.is_some_and(|at| at <= now) {
+            entry.push(&Command::Advance { limit: ADVANCE_LIMIT });
+            self.packed.push(Waiter::Nobody);
+            self.advancing = true;
+        }
+        while let Some(next) = self.pending.front() {
+            if entry.commands() > 0 && entry.bytes() + next.encoded.len() > ENTRY_BYTES_TARGET {
+                break;
+            }
+            let next = self.pending.pop_front().expect("looked at above");
+            entry.push_encoded(&next.encoded);
+            if let Waiter::Create { queue, due_now, .. } = &next.waiter {
+                self.consumers.coming(queue, *due_now);
+            }
+            self.packed.push(next.waiter);
+        }
+        self.ask_for_consumers(&rows, now, &mut entry)?;
+        Ok((entry.commands() > 0).then(|| entry.finish()))
+    }
+
+    pub(crate) fn proposed(&mut self, index: Index, term: Term) {
+        self.inflight.push_back((index, term, std::mem::take(&mut self.packed)));
+    }
+
+    pub(crate) fn apply(
+        &mut self,
+        store: &mut GroupStore,
+        entry: &Entry,
+        leading: bool,
+    ) -> Result<(), Fault> {
+        let outcomes = self.machine.apply(&mut Rows(store), &entry.data).map_err(fault)?;
+        let ours = leading
+            && self
+                .inflight
+                .front()
+                .is_some_and(|(index, term, _)| (*index, *term) == (entry.index, entry.term));
+        if !ours {
+            // Replayed, or another leader's: nobody here waits for it.
+            return Ok(());
+        }
+        let (.., waiters) = self.inflight.pop_front().expect("looked at above");
+        assert_eq!(waiters.len(), outcomes.len(), "one outcome per command");
+        for (waiter, outcome) in waiters.into_iter().zip(outcomes) {
+            self.answer(store, waiter, outcome)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read(&mut self, store: &mut GroupStore, now: Millis, read: Read) -> Result<(), Fault> {
+        match read {
+            Read::Get { id, reply } => {
+                let found = z4_tasks::get(&RowsRef(store), id).map_err(fault)?;
+                reply(Ok((now, found)));
+            }
+            Read::View { reply } => {
+                let view = store.view()?;
+                reply(Ok((now, view)));
+            }
+            Read::Queue { queue, reply } => {
+                let rows = RowsRef(store);
+                let info = z4_tasks::queue(&rows, &queue).map_err(fault)?;
+                let due = self.machine.next_due(&rows, &queue).map_err(fault)?;
+                reply(Ok((now, info, due)));
+            }
+            Read::Stats { reply } => {
+                reply(Ok(self.machine.queues().map(|(name, stats)| (name.clone(), stats)).collect()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lead(&mut self) {
+        assert!(self.inflight.is_empty(), "a new leader has proposed nothing");
+    }
+
+    pub(crate) fn follow(&mut self) {
+        for (.., waiters) in self.inflight.drain(..) {
+            for waiter in waiters {
+                waiter.fail(&Error::Unknown);
+            }
+        }
+        let refused = Error::from_refused(Refused::NotLeader, self.shard);
+        for pending in self.pending.drain(..) {
+            pending.waiter.fail(&refused);
+        }
+        for mut consumer in self.consumers.close_all() {
+            consumer.sink.closed(refused.clone());
+        }
+        self.advancing = false;
+    }
+
+    pub(crate) fn stop(&mut self) {
+        for mut consumer in self.consumers.close_all() {
+            consumer.sink.closed(Error::Stopping);
+        }
+    }
+
+    pub(crate) fn deadline(&mut self, store: &GroupStore, now: Millis) -> Result<Option<Millis>, Fault> {
+        if !self.pending.is_empty() {
+            return Ok(Some(Millis(0)));
+        }
+        let rows = RowsRef(store);
+        let mut at = None;
+        if !self.advancing {
+            at = self.machine.next_deadline(&rows).map_err(fault)?;
+        }
+        if self.outbox.is_full() {
+            // Nobody tells us when the sockets have taken something: look again soon.
+            return Ok(Some(at.unwrap_or(Millis::NEVER).min(now + OUTBOX_RETRY)));
+        }
+        for queue in self.consumers.hungry_queues() {
+            if let Some(due) = self.machine.next_due(&rows, queue).map_err(fault)? {
+                at = Some(at.map_or(due, |other| other.min(due)));
+            }
+        }
+        Ok(at)
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.machine.now()
+    }
+
+    fn pend(&mut self, encoded: Bytes, waiter: Waiter) {
+        self.pending.push_back(Pending { encoded, waiter });
+    }
+
+    /// Adds the Leases of consumers for what is due already and for what this entry makes due.
+    fn ask_for_consumers(
+        &mut self,
+        rows: &RowsRef<'_>,
+        now: Millis,
+        entry: &mut EntryBuilder,
+    ) -> Result<(), Fault> {
+        if self.outbox.is_full() {
+            return Ok(());
+        }
+        let machine = &self.machine;
+        let leases = self.consumers.ask_all(|queue| {
+            let due = machine.next_due(rows, queue)?.is_some_and(|at| at <= now);
+            Ok(if due { machine.stats(queue).map_or(0, |stats| stats.waiting) } else { 0 })
+        });
+        for (command, asked) in leases.map_err(fault)? {
+            entry.push(&command);
+            self.packed.push(Waiter::Lease(asked));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, store: &GroupStore, waiter: Waiter, outcome: Outcome) -> Result<(), Fault> {
+        match (waiter, outcome) {
+            (Waiter::Create { queue, due_now, reply, _permit }, Outcome::Created(results)) => {
+                self.consumers.came(&queue, due_now);
+                self.metrics.pushed(&results);
+                reply(Ok(results));
+            }
+            (Waiter::Settle(reply, _permit), Outcome::Settled(results)) => {
+                self.metrics.settled(&results);
+                reply(Ok(results));
+            }
+            (Waiter::Cancel(reply, _permit), Outcome::Cancelled(results)) => reply(Ok(results)),
+            (Waiter::Lease(asked), Outcome::Leased(leased)) => self.hand_over(store, &asked, leased)?,
+            (Waiter::Nobody, Outcome::Advanced { .. }) => self.advancing = false,
+            (Waiter::Nobody, _) => {}
+            _ => unreachable!("an outcome is of its command's kind"),
+        }
+        Ok(())
+    }
+
+    /// Gives leased tasks to their consumer, or back to the queue if it is gone.
+    fn hand_over(&mut self, store: &GroupStore, asked: &Asked, leased: Leased) -> Result<(), Fault> {
+        let tasks = u32::try_from(leased.picks.len()).expect("at most a lease");
+        let bytes = leased.picks.iter().map(|p| u64::from(p.payload_bytes)).sum();
+        self.consumers.answered(asked, tasks, bytes);
+        if leased.picks.is_empty() {
+            return Ok(());
+        }
+        let mut gone = true;
+        if let Some(consumer) = self.consumers.get_mut(asked.consumer) {
+            let bodies = z4_tasks::hydrate(&RowsRef(store), &leased.picks).map_err(fault)?;
+            let held = Arc::new(self.outbox.take_always(usize::try_from(bytes).unwrap_or(usize::MAX)));
+            // Leases stand last in an entry, so nothing can have ended these tasks since.
+            let deliveries = leased.picks.iter().zip(bodies).map(|(pick, body)| {
+                let body =
+                    body.ok_or_else(|| z4_tasks::Fault(format!("leased task {} has no body", pick.id)))?;
+                Ok(Delivery { pick: *pick, until: leased.until, body, held: Arc::clone(&held) })
+            });
+            let deliveries = deliveries.collect::<Result<Vec<_>, _>>().map_err(fault)?;
+            gone = !consumer.sink.deliver(deliveries);
+        }
+        if gone {
+            self.consumers.close(asked.consumer);
+            let release = |pick: &z4_tasks::outcome::Pick| Settlement {
+                id: pick.id,
+                token: pick.token,
+                verdict: Verdict::Release { delay: Duration(0) },
+            };
+            let settlements = leased.picks.iter().map(release).collect();
+            self.pend(encode(&Command::Settle(settlements)), Waiter::Nobody);
+        } else {
+            self.metrics.delivered(self.machine.now(), &leased.picks);
+        }
+        Ok(())
+    }
+}
+
+impl Waiter {
+    fn fail(self, error: &Error) {
+        match self {
+            Self::Create { reply, .. } => reply(Err(error.clone())),
+            Self::Settle(reply, _) => reply(Err(error.clone())),
+            Self::Cancel(reply, _) => reply(Err(error.clone())),
+            Self::Lease(_) | Self::Nobody => {}
+        }
+    }
+}
+
+/// A fault of the machine stops the replica; its text names the cause.
+fn fault(error: z4_tasks::Fault) -> Fault {
+    Fault { kind: Kind::Internal, what: error.0 }
+}

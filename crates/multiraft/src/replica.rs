@@ -1,0 +1,290 @@
+//! One group on this host: consensus, working set and state machine, and what waits between them.
+//!
+//! # Invariants
+//! - An entry is applied exactly once, in order, after it is durable on a majority.
+//! - A read is served when the index a quorum confirmed for it is applied.
+//! - At most [`PROPOSALS_INFLIGHT_MAX`] entries are proposed and not applied.
+
+use std::collections::VecDeque;
+
+use z4_consensus::{Config, Group, Membership, ReadBack, Recovered};
+use z4_store::GroupStore;
+use z4_types::limits::PROPOSALS_INFLIGHT_MAX;
+use z4_types::{Entry, EntryKind, HardState, Index, Millis, ShardId, Term};
+use z4_wal::Record;
+
+use crate::driver::DigestWatch;
+use crate::machine::{Fault, Refuse, Refused, StateMachine};
+
+/// Committed entries held in memory before they are applied, bytes; the engine keeps the rest.
+const COMMITTED_BYTES_MAX: usize = 16 << 20;
+/// Bytes of entries applied in one pass; then other groups, the inbox and checkpoints have their turn.
+const APPLIED_BYTES_MAX: usize = 8 << 20;
+
+/// What a replica starts from.
+pub struct ReplicaConfig {
+    /// The group.
+    pub shard: ShardId,
+    /// This replica's id.
+    pub replica: u64,
+    /// Added to the election timeout, ticks.
+    pub election_jitter: usize,
+    /// From the log.
+    pub hard_state: HardState,
+    /// Entries after the durable applied index, from the log.
+    pub entries: Vec<Entry>,
+    /// Reads older entries back.
+    pub read_back: Box<dyn ReadBack>,
+}
+
+/// What `info` and the metrics show of a group.
+#[derive(Debug, Clone)]
+pub struct GroupStatus {
+    /// The group.
+    pub shard: ShardId,
+    /// Whether this replica leads.
+    pub leading: bool,
+    /// The leader's replica id, 0 if unknown.
+    pub leader: u64,
+    /// Current term.
+    pub term: Term,
+    /// Commit index.
+    pub commit: Index,
+    /// Applied index.
+    pub applied: Index,
+    /// Applied index that is durable in the base.
+    pub durable: Index,
+    /// Last index of the log.
+    pub last: Index,
+    /// Digest of all state changes up to the applied index.
+    pub digest: u64,
+}
+
+/// See the module essay.
+pub struct Replica<M: StateMachine> {
+    pub(crate) shard: ShardId,
+    pub(crate) consensus: Group,
+    pub(crate) store: GroupStore,
+    pub(crate) machine: M,
+    committed: VecDeque<Entry>,
+    /// Bytes of `committed`.
+    committed_bytes: usize,
+    leading: bool,
+    /// The term this replica leads in, while it does.
+    lead_term: Term,
+    /// Entries proposed in this leadership and not applied yet.
+    inflight: usize,
+    waiting_reads: Vec<M::Read>,
+    confirmed_reads: VecDeque<(u64, Option<Index>, Vec<M::Read>)>,
+    next_context: u64,
+    /// Applied index that is durable in the base.
+    pub(crate) durable: Index,
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Opens the replica: what the base does not hold is applied again as soon as it is committed again.
+    ///
+    /// # Errors
+    /// If the log does not fit the base, or the membership cannot be read.
+    pub fn open(config: ReplicaConfig, store: GroupStore, machine: M) -> Result<Self, Fault> {
+        let meta = store.meta();
+        let membership = Membership::decode(&meta.conf).ok_or_else(|| Fault {
+            kind: z4_types::Kind::Corrupt,
+            what: format!("shard {}: the membership in the base cannot be read", config.shard),
+        })?;
+        let durable = meta.applied;
+        let recovered = Recovered {
+            hard_state: config.hard_state,
+            membership,
+            applied: (meta.applied, meta.term),
+            entries: config.entries,
+            read_back: config.read_back,
+        };
+        let group =
+            Config { group: config.shard, replica: config.replica, election_jitter: config.election_jitter };
+        Ok(Self {
+            shard: config.shard,
+            consensus: Group::open(&group, recovered)?,
+            store,
+            machine,
+            committed: VecDeque::new(),
+            committed_bytes: 0,
+            leading: false,
+            lead_term: Term(0),
+            inflight: 0,
+            waiting_reads: Vec::new(),
+            confirmed_reads: VecDeque::new(),
+            next_context: 1,
+            durable,
+        })
+    }
+
+    /// Takes a read; it is answered once a quorum has confirmed this leader.
+    pub(crate) fn take_read(&mut self, read: M::Read) {
+        self.waiting_reads.push(read);
+    }
+
+    /// Packs and proposes one entry if there is something to propose and room in flight.
+    pub(crate) fn propose(&mut self, now: Millis) -> Result<(), Fault> {
+        if !self.leading || self.inflight >= PROPOSALS_INFLIGHT_MAX {
+            return Ok(());
+        }
+        let now = now.max(self.machine.now());
+        if let Some(data) = self.machine.entry(&self.store, now)? {
+            assert!(!data.is_empty(), "an empty entry is the engine's own");
+            let (index, term) = self.consensus.propose(data)?;
+            self.machine.proposed(index, term);
+            self.inflight += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes what the engine has ready. Returns the record to persist and its number.
+    pub(crate) fn collect(&mut self) -> Option<(Record, u64)> {
+        let mut record: Option<(Record, u64)> = None;
+        // What a restart applies again may be long: it comes in portions, so that checkpoints keep up with it.
+        while self.committed_bytes < COMMITTED_BYTES_MAX
+            && let Some(ready) = self.consensus.ready()
+        {
+            self.committed_bytes += ready.committed.iter().map(|entry| entry.data.len()).sum::<usize>();
+            self.committed.extend(ready.committed);
+            for read in ready.reads {
+                if let Some(slot) =
+                    self.confirmed_reads.iter_mut().find(|(context, ..)| *context == read.context)
+                {
+                    slot.1 = Some(read.index);
+                }
+            }
+            if let Some(number) = ready.number {
+                let (into, newest) = record.get_or_insert_with(|| {
+                    (
+                        Record { group: self.shard, hard_state: None, truncate: None, entries: Vec::new() },
+                        number,
+                    )
+                });
+                into.hard_state = ready.hard_state.or(into.hard_state);
+                merge_entries(&mut into.entries, ready.entries);
+                *newest = number;
+            }
+            self.follow_role();
+        }
+        record
+    }
+
+    /// Offers waiting reads for confirmation, or refuses them if this replica does not lead.
+    pub(crate) fn confirm_reads(&mut self) {
+        if self.waiting_reads.is_empty() {
+            return;
+        }
+        if !self.leading {
+            for read in self.waiting_reads.drain(..) {
+                read.refuse(self.shard, Refused::NotLeader);
+            }
+        } else if self.consensus.read_index(self.next_context) {
+            let reads = std::mem::take(&mut self.waiting_reads);
+            self.confirmed_reads.push_back((self.next_context, None, reads));
+            self.next_context += 1;
+        }
+    }
+
+    /// Applies what is committed and serves the reads that waited for it. Returns whether anything was done.
+    pub(crate) fn apply(&mut self, now: Millis, watch: &mut Option<DigestWatch>) -> Result<bool, Fault> {
+        let mut progress = false;
+        let mut bytes = 0;
+        while bytes < APPLIED_BYTES_MAX
+            && let Some(entry) = self.committed.pop_front()
+        {
+            progress = true;
+            bytes += entry.data.len();
+            self.committed_bytes -= entry.data.len();
+            match entry.kind {
+                EntryKind::Normal if entry.data.is_empty() => {}
+                EntryKind::Normal => {
+                    // Ours only if proposed in this leadership; replayed entries were counted by another.
+                    if self.leading && entry.term == self.consensus.term() {
+                        self.inflight = self.inflight.saturating_sub(1);
+                    }
+                    self.machine.apply(&mut self.store, &entry, self.leading)?;
+                }
+                EntryKind::Membership => {
+                    return Err(Fault {
+                        kind: z4_types::Kind::Unsupported,
+                        what: format!(
+                            "shard {}: entry {} changes the membership, which this version cannot do; \
+                             run the version that wrote it",
+                            self.shard, entry.index
+                        ),
+                    });
+                }
+            }
+            self.store.set_applied(entry.index, entry.term);
+            self.consensus.applied(entry.index);
+            if let Some(watch) = watch {
+                watch(self.shard, entry.index, self.store.digest());
+            }
+        }
+        let applied = self.store.meta().applied;
+        while let Some((_, Some(index), _)) = self.confirmed_reads.front()
+            && *index <= applied
+        {
+            progress = true;
+            let (_, _, reads) = self.confirmed_reads.pop_front().expect("looked at above");
+            let now = now.max(self.machine.now());
+            for read in reads {
+                self.machine.read(&mut self.store, now, read)?;
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Returns whether this replica leads and may take writes.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// Returns the group's state for `info` and metrics.
+    pub(crate) fn status(&self) -> GroupStatus {
+        GroupStatus {
+            shard: self.shard,
+            leading: self.leading,
+            leader: self.consensus.leader(),
+            term: self.consensus.term(),
+            commit: self.consensus.commit(),
+            applied: self.store.meta().applied,
+            durable: self.durable,
+            last: self.consensus.last(),
+            digest: self.store.digest(),
+        }
+    }
+
+    fn follow_role(&mut self) {
+        let (leads, term) = (self.consensus.is_leader(), self.consensus.term());
+        if leads == self.leading && (!leads || term == self.lead_term) {
+            return;
+        }
+        if self.leading {
+            // Also when it leads again by now: what was in flight belongs to the old term.
+            self.machine.follow();
+            for (_, _, reads) in self.confirmed_reads.drain(..) {
+                for read in reads {
+                    read.refuse(self.shard, Refused::NotLeader);
+                }
+            }
+        }
+        self.leading = leads;
+        self.lead_term = term;
+        self.inflight = 0;
+        if leads {
+            self.machine.lead();
+        }
+    }
+}
+
+/// Adds newer entries, which replace any conflicting tail.
+fn merge_entries(into: &mut Vec<Entry>, newer: Vec<Entry>) {
+    if let Some(first) = newer.first() {
+        let keep = into.partition_point(|e| e.index < first.index);
+        into.truncate(keep);
+    }
+    into.extend(newer);
+}

@@ -1,0 +1,389 @@
+//! Conversions between the generated messages and z4's own types, with the checks the door owes its callers.
+//!
+//! Every refusal names the field in the request's own words (`tasks[3].priority`), so the caller finds it. A batch is
+//! converted item by item: a bad one fails alone.
+//!
+//! Times are rounded up to the next millisecond, never down: a task must not be delivered before the time it was
+//! given. What lies before 1970 is simply past, and becomes 1970.
+//!
+//! Sources: google.protobuf.Timestamp and Duration for the ranges.
+
+use prost_types::{Duration as PbDuration, Timestamp};
+use z4_tasks::command::{Due, NewTask, Retry, Settlement, Verdict};
+use z4_types::limits::{
+    BATCH_BYTES_MAX, BATCH_TASKS_MAX, CONSUMER_NAME_BYTES_MAX, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN,
+    METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+};
+use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
+
+use crate::status::Failure;
+use crate::{reason, v1};
+
+/// 0001-01-01T00:00:00Z, the first second a Timestamp can name.
+const SECONDS_MIN: i64 = -62_135_596_800;
+/// 9999-12-31T23:59:59Z, the last one.
+const SECONDS_MAX: i64 = 253_402_300_799;
+/// Longest protobuf Duration, about 10,000 years.
+const DURATION_SECONDS_MAX: i64 = 315_576_000_000;
+const NANOS_PER_MS: u64 = 1_000_000;
+/// Bytes of a task counted against the batch limit besides payload and metadata: its row in the log.
+const TASK_OVERHEAD_BYTES: usize = 64;
+
+/// Returns a Timestamp as milliseconds, rounded up; before 1970 it is 1970.
+///
+/// # Errors
+/// `Invalid` outside the years 0001 to 9999, or with nanoseconds outside one second.
+pub fn millis(time: Timestamp, field: &str) -> Result<Millis, Failure> {
+    if !(SECONDS_MIN..=SECONDS_MAX).contains(&time.seconds) || !(0..1_000_000_000).contains(&time.nanos) {
+        return Err(Failure::invalid(
+            field,
+            reason::TIME_OUT_OF_RANGE,
+            format_args!(
+                "{}s {}ns is no time between 0001-01-01 and 9999-12-31; give a valid google.protobuf.Timestamp",
+                time.seconds, time.nanos
+            ),
+        ));
+    }
+    let Ok(seconds) = u64::try_from(time.seconds) else { return Ok(Millis(0)) };
+    let nanos = time.nanos.unsigned_abs();
+    let rounded = Millis(seconds * 1_000 + u64::from(nanos).div_ceil(NANOS_PER_MS));
+    // The last millisecond of 9999 has no next one that can be named.
+    Ok(rounded.min(Millis::MAX_NAMEABLE))
+}
+
+/// Returns milliseconds as a Timestamp; what lies past 9999 is its last millisecond.
+#[must_use]
+pub fn timestamp(time: Millis) -> Timestamp {
+    let ms = time.min(Millis::MAX_NAMEABLE).0;
+    Timestamp {
+        seconds: i64::try_from(ms / 1_000).expect("bounded by 9999"),
+        nanos: i32::try_from(ms % 1_000 * NANOS_PER_MS).expect("below one second"),
+    }
+}
+
+/// Returns a protobuf Duration as a span, rounded up to the millisecond.
+///
+/// # Errors
+/// `Invalid` if it is negative, longer than 10,000 years, or has nanoseconds outside one second.
+pub fn duration(span: PbDuration, field: &str) -> Result<Duration, Failure> {
+    let bad = |what| Err(Failure::invalid(field, reason::DURATION_OUT_OF_RANGE, what));
+    if span.seconds < 0 || span.nanos < 0 {
+        return bad("a span of time cannot be negative");
+    }
+    if span.seconds > DURATION_SECONDS_MAX || span.nanos > 999_999_999 {
+        return bad("no valid google.protobuf.Duration; at most 10,000 years, nanos below 1,000,000,000");
+    }
+    let nanos = u64::from(span.nanos.unsigned_abs());
+    Ok(Duration(span.seconds.unsigned_abs() * 1_000 + nanos.div_ceil(NANOS_PER_MS)))
+}
+
+/// Returns a span as a protobuf Duration, cut at its longest.
+#[must_use]
+pub fn pb_duration(span: Duration) -> PbDuration {
+    PbDuration {
+        seconds: i64::try_from(span.0 / 1_000).map_or(DURATION_SECONDS_MAX, |s| s.min(DURATION_SECONDS_MAX)),
+        nanos: i32::try_from(span.0 % 1_000 * NANOS_PER_MS).expect("below one second"),
+    }
+}
+
+/// Returns how long a lease holds; unset means the default of 30 s.
+///
+/// # Errors
+/// `Invalid` if it is not a valid span or outside 100 ms to 12 h.
+pub fn lease_duration(span: Option<PbDuration>, field: &str) -> Result<Duration, Failure> {
+    let Some(span) = span else { return Ok(Duration(LEASE_MS_DEFAULT)) };
+    let span = duration(span, field)?;
+    if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&span.0) {
+        return Err(Failure::invalid(
+            field,
+            reason::LEASE_DURATION_OUT_OF_RANGE,
+            format_args!("a lease holds {LEASE_MS_MIN} ms to {LEASE_MS_MAX} ms (12 h), not {span}"),
+        ));
+    }
+    Ok(span)
+}
+
+/// Returns `name` as a queue name.
+///
+/// # Errors
+/// `Invalid` as [`QueueName::new`].
+pub fn queue_name(name: &str, field: &str) -> Result<QueueName, Failure> {
+    QueueName::new(name).map_err(|why| Failure::invalid(field, reason::QUEUE_NAME_INVALID, why))
+}
+
+/// Checks a consumer's name; empty is fine, the door then chooses one.
+///
+/// # Errors
+/// `Invalid` if it is longer than 255 bytes or holds a control character.
+pub fn consumer_name(name: &str, field: &str) -> Result<(), Failure> {
+    let bad = |what: String| Err(Failure::invalid(field, reason::CONSUMER_NAME_INVALID, what));
+    if name.len() > CONSUMER_NAME_BYTES_MAX {
+        return bad(format!("has {} bytes; the limit is {CONSUMER_NAME_BYTES_MAX}", name.len()));
+    }
+    match name.chars().find(|c| c.is_control()) {
+        Some(c) => {
+            bad(format!("has the control character U+{:04X}; use printable characters only", c as u32))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns `text` as a task id.
+///
+/// # Errors
+/// `Invalid` if it is not one.
+pub fn task_id(text: &str, field: &str) -> Result<TaskId, Failure> {
+    text.parse().map_err(|why| Failure::invalid(field, reason::TASK_ID_INVALID, why))
+}
+
+/// Returns a request id reduced to 128 bits: 32 hexadecimal digits are the number they name, any other text its
+/// XXH3-128 hash; empty is none.
+///
+/// # Errors
+/// `Invalid` if it has more than 128 bytes.
+pub fn request_id(text: &str, field: &str) -> Result<Option<RequestId>, Failure> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.len() > REQUEST_ID_BYTES_MAX {
+        return Err(Failure::invalid(
+            field,
+            reason::REQUEST_ID_INVALID,
+            format_args!("has {} bytes; the limit is {REQUEST_ID_BYTES_MAX}", text.len()),
+        ));
+    }
+    // `from_str_radix` alone would also take a sign.
+    let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let number = if hex { u128::from_str_radix(text, 16).ok() } else { None };
+    Ok(Some(RequestId(number.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_128(text.as_bytes())))))
+}
+
+/// A create as the state machine takes it, its items each converted or refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Create {
+    /// The queue of all tasks.
+    pub queue: QueueName,
+    /// Names the whole batch across retries.
+    pub request: Option<RequestId>,
+    /// One per task of the request, in order.
+    pub tasks: Vec<Result<NewTask, Failure>>,
+}
+
+/// Returns a unary create: its queue and its task, the request id on the task.
+///
+/// # Errors
+/// `Invalid` with the field.
+pub fn create_one(request: v1::CreateTaskRequest) -> Result<(QueueName, NewTask), Failure> {
+    let queue = queue_name(&request.queue, "queue")?;
+    let task =
+        request.task.ok_or_else(|| Failure::invalid("task", reason::FIELD_MISSING, "give the task"))?;
+    let mut task = new_task(task, "task")?;
+    let outer = request_id(&request.request_id, "request_id")?;
+    match (outer, task.request) {
+        (Some(a), Some(b)) if a != b => Err(Failure::invalid(
+            "request_id",
+            reason::REQUEST_ID_INVALID,
+            "differs from task.request_id; give one of the two",
+        )),
+        (outer, inner) => {
+            task.request = inner.or(outer);
+            Ok((queue, task))
+        }
+    }
+}
+
+/// Returns a batch create. The batch is refused as a whole only for what concerns all of it.
+///
+/// # Errors
+/// `Invalid` for the queue name, the request id, an empty batch, or one over the limits.
+pub fn create_batch(queue: &str, tasks: Vec<v1::NewTask>, request: &str) -> Result<Create, Failure> {
+    let queue = queue_name(queue, "queue")?;
+    let request = request_id(request, "request_id")?;
+    if tasks.is_empty() {
+        return Err(Failure::invalid(
+            "tasks",
+            reason::BATCH_EMPTY,
+            "the batch holds no task; give at least one",
+        ));
+    }
+    if tasks.len() > BATCH_TASKS_MAX {
+        return Err(Failure::invalid(
+            "tasks",
+            reason::BATCH_TOO_LARGE,
+            format_args!(
+                "the batch has {} tasks; split it into batches of at most {BATCH_TASKS_MAX}",
+                tasks.len()
+            ),
+        ));
+    }
+    let bytes: usize = tasks.iter().map(task_bytes).sum();
+    // One task alone always fits, whatever its overhead.
+    if bytes > BATCH_BYTES_MAX && tasks.len() > 1 {
+        return Err(Failure::invalid(
+            "tasks",
+            reason::BATCH_TOO_LARGE,
+            format_args!("the batch has {bytes} bytes; split it into batches of at most {BATCH_BYTES_MAX}"),
+        ));
+    }
+    let tasks = tasks
+        .into_iter()
+        .enumerate()
+        .map(|(index, task)| new_task(task, "").map_err(|failure| within_item(failure, index)))
+        .collect();
+    Ok(Create { queue, request, tasks })
+}
+
+/// Returns what a task counts against `BATCH_BYTES_MAX`: payload, metadata, and a fixed part for its row.
+#[must_use]
+pub fn task_bytes(task: &v1::NewTask) -> usize {
+    let metadata: usize = task.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    TASK_OVERHEAD_BYTES + task.payload.len() + metadata
+}
+
+/// Field names are made per item only when one fails: the good path formats nothing.
+fn within_item(mut failure: Failure, index: usize) -> Failure {
+    failure.message = format!("tasks[{index}].{}", failure.message);
+    failure.field = failure.field.map(|field| format!("tasks[{index}].{field}"));
+    failure
+}
+
+/// Returns a task to create. `at` is the path of the task in its request, empty at the top.
+///
+/// # Errors
+/// `Invalid` with the field.
+pub fn new_task(task: v1::NewTask, at: &str) -> Result<NewTask, Failure> {
+    convert_new_task(task).map_err(|mut failure| {
+        if !at.is_empty() {
+            failure.message = format!("{at}.{}", failure.message);
+            failure.field = failure.field.map(|field| format!("{at}.{field}"));
+        }
+        failure
+    })
+}
+
+fn convert_new_task(task: v1::NewTask) -> Result<NewTask, Failure> {
+    if task.payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(Failure::invalid(
+            "payload",
+            reason::PAYLOAD_TOO_LARGE,
+            format_args!(
+                "has {} bytes; the limit is {PAYLOAD_BYTES_MAX}: store it elsewhere and send a reference",
+                task.payload.len()
+            ),
+        ));
+    }
+    check_metadata(&task.metadata)?;
+    let due = match task.schedule {
+        None => Due::Now,
+        Some(v1::new_task::Schedule::DeliverAt(time)) => Due::At(millis(time, "deliver_at")?),
+        Some(v1::new_task::Schedule::Delay(span)) => Due::After(duration(span, "delay")?),
+    };
+    let priority = match task.priority {
+        None => Priority::default(),
+        Some(number) => Priority(u8::try_from(number).map_err(|_| {
+            Failure::invalid("priority", reason::FIELD_INVALID, format_args!("{number} is not in 0 to 255"))
+        })?),
+    };
+    if task.max_attempts == Some(0) {
+        return Err(Failure::invalid("max_attempts", reason::FIELD_INVALID, "must be at least 1"));
+    }
+    Ok(NewTask {
+        payload: task.payload,
+        metadata: task.metadata.into_iter().collect(),
+        due,
+        priority,
+        max_attempts: task.max_attempts,
+        retry: task.retry.map(retry).transpose()?,
+        ttl: task.ttl.map(|span| duration(span, "ttl")).transpose()?,
+        request: request_id(&task.request_id, "request_id")?,
+    })
+}
+
+fn check_metadata(metadata: &std::collections::BTreeMap<String, String>) -> Result<(), Failure> {
+    let bad = |what: String| Err(Failure::invalid("metadata", reason::METADATA_TOO_LARGE, what));
+    if metadata.len() > METADATA_KEYS_MAX {
+        return bad(format!("has {} pairs; the limit is {METADATA_KEYS_MAX}", metadata.len()));
+    }
+    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > METADATA_BYTES_MAX {
+        return bad(format!("has {bytes} bytes; the limit is {METADATA_BYTES_MAX}"));
+    }
+    Ok(())
+}
+
+/// Returns a retry policy, its unset fields by default.
+///
+/// # Errors
+/// `Invalid` if a span is none, the multiplier is outside 100 to 10,000 percent, or the jitter above 100.
+pub fn retry(policy: v1::RetryPolicy) -> Result<Retry, Failure> {
+    let usual = Retry::default();
+    let bad = |field, what| Err(Failure::invalid(field, reason::FIELD_INVALID, what));
+    let multiplier_percent = policy.multiplier_percent.unwrap_or(usual.multiplier_percent);
+    if !(100..=10_000).contains(&multiplier_percent) {
+        return bad("retry.multiplier_percent", "must be 100 (no growth) to 10,000");
+    }
+    let jitter_percent = match policy.jitter_percent.map(u8::try_from) {
+        None => usual.jitter_percent,
+        Some(Ok(percent)) if percent <= 100 => percent,
+        Some(_) => return bad("retry.jitter_percent", "must be 0 to 100"),
+    };
+    let initial = policy.initial_delay.map(|span| duration(span, "retry.initial_delay")).transpose()?;
+    let cap = policy.max_delay.map(|span| duration(span, "retry.max_delay")).transpose()?;
+    Ok(Retry {
+        initial: initial.unwrap_or(usual.initial),
+        cap: cap.unwrap_or(usual.cap),
+        multiplier_percent,
+        jitter_percent,
+    })
+}
+
+/// Returns a retry policy as its message.
+#[must_use]
+pub fn pb_retry(policy: Retry) -> v1::RetryPolicy {
+    v1::RetryPolicy {
+        initial_delay: Some(pb_duration(policy.initial)),
+        max_delay: Some(pb_duration(policy.cap)),
+        multiplier_percent: Some(policy.multiplier_percent),
+        jitter_percent: Some(u32::from(policy.jitter_percent)),
+    }
+}
+
+/// Returns one settlement; its failures name the field without the index, which travels in `ItemError`.
+///
+/// # Errors
+/// `Invalid` if the id, the verdict or one of its spans is missing or wrong.
+pub fn settlement(word: v1::Settlement) -> Result<Settlement, Failure> {
+    use v1::settlement::Verdict as Pb;
+
+    let id = task_id(&word.id, "id")?;
+    let verdict = match word.verdict {
+        None => {
+            let what = "give one of ack, nack, release, extend";
+            return Err(Failure::invalid("verdict", reason::FIELD_MISSING, what));
+        }
+        Some(Pb::Ack(v1::Ack {})) => Verdict::Ack,
+        Some(Pb::Nack(nack)) => Verdict::Nack {
+            delay: nack.delay.map(|span| duration(span, "nack.delay")).transpose()?,
+            reason: cut(nack.reason),
+        },
+        Some(Pb::Release(release)) => Verdict::Release {
+            delay: release.delay.map_or(Ok(Duration(0)), |span| duration(span, "release.delay"))?,
+        },
+        Some(Pb::Extend(extend)) => {
+            Verdict::Extend { ttl: lease_duration(extend.lease_duration, "extend.lease_duration")? }
+        }
+    };
+    Ok(Settlement { id, token: Token(word.token), verdict })
+}
+
+/// Cuts a failure reason at its limit, at a character boundary: it goes into the log, so it is bounded at the door.
+fn cut(mut reason: String) -> String {
+    if reason.len() > REASON_BYTES_MAX {
+        let end = (0..=REASON_BYTES_MAX).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
+        reason.truncate(end);
+    }
+    reason
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Reasons: the stable names of failures, for programs. They travel in `ErrorInfo.reason`; a name is never reused.
+
+/// Domain of every `ErrorInfo` of z4.
+pub const DOMAIN: &str = "z4.dev";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        $($(#[$doc])* pub const $name: &str = stringify!($name);)*
+    };
+}
+
+reasons! {
+    /// A field has a value it must not have; the message and `BadRequest` name it.
+    FIELD_INVALID
+    /// A required field is missing.
+    FIELD_MISSING
+    /// The queue name is empty, too long, or holds a control character.
+    QUEUE_NAME_INVALID
+    /// The consumer name is too long or holds a control character.
+    CONSUMER_NAME_INVALID
+    /// The task id is not 26 characters of its alphabet.
+    TASK_ID_INVALID
+    /// The request id is too long, or two different ones were given.
+    REQUEST_ID_INVALID
+    /// The payload is over the limit.
+    PAYLOAD_TOO_LARGE
+    /// The metadata has too many pairs or bytes.
+    METADATA_TOO_LARGE
+    /// The batch holds nothing.
+    BATCH_EMPTY
+    /// The batch has too many items or bytes.
+    BATCH_TOO_LARGE
+    /// A point in time is outside the years 0001 to 9999.
+    TIME_OUT_OF_RANGE
+    /// A span of time is negative, too long, or not a valid protobuf Duration.
+    DURATION_OUT_OF_RANGE
+    /// The lease duration is outside its bounds.
+    LEASE_DURATION_OUT_OF_RANGE
+    /// The page token was not made by this server for this query.
+    PAGE_TOKEN_INVALID
+    /// The stream was used against its protocol, such as credit before `open`.
+    STREAM_PROTOCOL
+    /// More credit than a consumer may hold.
+    CREDIT_TOO_LARGE
+    /// No such task: never created, or acked, cancelled or expired since.
+    TASK_NOT_FOUND
+    /// No such queue: no task was ever created in it.
+    QUEUE_NOT_FOUND
+    /// The task's id names a shard this cluster does not have.
+    SHARD_NOT_FOUND
+    /// The lease is over: it expired, was settled, or the task was delivered again.
+    LEASE_LOST
+    /// This host does not lead the shard; the message names who does, if known.
+    NOT_LEADER
+    /// The shard has no leader now.
+    NO_LEADER
+    /// The host is starting and does not serve yet.
+    STARTING
+    /// The host is stopping; go to another.
+    DRAINING
+    /// No host could be reached.
+    UNREACHABLE
+    /// A limit was met and nothing was accepted: back off.
+    OVERLOADED
+    /// The shard has as many queues as it may have; existing ones go on.
+    TOO_MANY_QUEUES
+    /// The disk is full; settling and cancelling still work.
+    DISK_FULL
+    /// It was proposed and the answer was lost: retry with the same request id.
+    OUTCOME_UNKNOWN
+    /// The call's deadline passed.
+    DEADLINE_EXCEEDED
+    /// This build does not offer what was asked for.
+    UNSUPPORTED
+    /// Stored bytes do not match their checksum.
+    CORRUPT
+    /// The caller did not say who it is.
+    UNAUTHENTICATED
+    /// The caller may not do that.
+    PERMISSION_DENIED
+    /// A defect in z4.
+    INTERNAL
+}

@@ -1,0 +1,278 @@
+//! Failures on the wire: one value with all the facts, and its three shapes.
+//!
+//! A [`Failure`] is what a door wants to say and what a client wants to know. As a whole call's answer it is a
+//! `tonic::Status` with `google.rpc` details (ErrorInfo, RetryInfo, BadRequest); in batches and streams it is the
+//! message `z4.v1.Failure`. The table from kind to code is [`code_of`], once (STYLE §5).
+//!
+//! ```
+//! use z4_proto::{reason, status::Failure};
+//! use z4_types::Kind;
+//!
+//! let failure = Failure::new(Kind::Overloaded, reason::OVERLOADED, "the inbox of shard 3 is full; back off")
+//!     .with_retry_after(std::time::Duration::from_millis(50));
+//! let status = failure.to_status();
+//! assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+//! assert_eq!(Failure::from_status(&status), failure);
+//! ```
+//!
+//! # Caveats
+//! - A status that did not come from z4 (a broken connection, a proxy) has no ErrorInfo. Unless it proves that the
+//!   call was never sent, its kind is `OutcomeUnknown`: the server may have done it.
+
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use z4_types::Kind;
+
+use crate::{reason, v1};
+
+/// Why something failed, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What the caller should do.
+    pub kind: Kind,
+    /// Stable name, one of [`crate::reason`] unless a newer server or a proxy made it.
+    pub reason: Cow<'static, str>,
+    /// For people.
+    pub message: String,
+    /// Wait at least so long before trying again.
+    pub retry_after: Option<Duration>,
+    /// The request's field that is wrong.
+    pub field: Option<String>,
+}
+
+/// Returns the gRPC code of a kind. Exhaustive: a new kind does not compile until it has one.
+#[must_use]
+pub fn code_of(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::Unsupported => Code::Unimplemented,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::Conflict => Code::Aborted,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Overloaded => Code::ResourceExhausted,
+        Kind::OutcomeUnknown => Code::DeadlineExceeded,
+        Kind::Corrupt => Code::DataLoss,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+/// Returns the kind of a code, the way back from [`code_of`]; codes that z4 never sends get the nearest.
+fn kind_of(code: Code) -> Kind {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange | Code::PermissionDenied | Code::Unauthenticated => {
+            Kind::Invalid
+        }
+        Code::Unimplemented => Kind::Unsupported,
+        Code::NotFound => Kind::NotFound,
+        Code::AlreadyExists => Kind::AlreadyExists,
+        Code::Aborted | Code::FailedPrecondition => Kind::Conflict,
+        Code::Unavailable => Kind::Unavailable,
+        Code::ResourceExhausted => Kind::Overloaded,
+        Code::DeadlineExceeded | Code::Cancelled => Kind::OutcomeUnknown,
+        Code::DataLoss => Kind::Corrupt,
+        Code::Internal | Code::Unknown | Code::Ok => Kind::Internal,
+    }
+}
+
+impl Failure {
+    /// Returns a failure without delay and field.
+    #[must_use]
+    pub fn new(kind: Kind, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into(), message: message.into(), retry_after: None, field: None }
+    }
+
+    /// Returns an `Invalid` failure about `field`, whose name opens the message.
+    #[must_use]
+    pub fn invalid(field: &str, reason: &'static str, message: impl std::fmt::Display) -> Self {
+        Self::new(Kind::Invalid, reason, format!("{field}: {message}")).with_field(field)
+    }
+
+    /// Adds how long to wait before trying again.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Adds the field that is wrong.
+    #[must_use]
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Returns the failure as the answer of a whole call.
+    #[must_use]
+    pub fn to_status(&self) -> Status {
+        let no_metadata: [(String, String); 0] = [];
+        let mut details = ErrorDetails::with_error_info(self.reason.clone(), reason::DOMAIN, no_metadata);
+        if let Some(delay) = self.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        if let Some(field) = &self.field {
+            details.add_bad_request_violation(field.clone(), self.message.clone());
+        }
+        Status::with_error_details(code_of(self.kind), self.message.clone(), details)
+    }
+
+    /// Returns what a status says. See the essay's caveat for those that z4 did not make.
+    #[must_use]
+    pub fn from_status(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let Some(info) = details.error_info().filter(|info| info.domain == reason::DOMAIN) else {
+            return Self::from_foreign(status);
+        };
+        Self {
+            kind: kind_of(status.code()),
+            reason: Cow::Owned(info.reason.clone()),
+            message: status.message().to_owned(),
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            field: details
+                .bad_request()
+                .and_then(|bad| bad.field_violations.first())
+                .map(|violation| violation.field.clone()),
+        }
+    }
+
+    fn from_foreign(status: &Status) -> Self {
+        let (kind, name) = match status.code() {
+            // The connection was never made, so the server cannot have seen the call.
+            Code::Unavailable if caused_by::<tonic::ConnectError>(status) => {
+                (Kind::Unavailable, reason::UNREACHABLE)
+            }
+            Code::DeadlineExceeded => (Kind::OutcomeUnknown, reason::DEADLINE_EXCEEDED),
+            // tonic's own timer says "cancelled" when it gives up on our behalf.
+            Code::Cancelled if caused_by::<tonic::TimeoutExpired>(status) => {
+                (Kind::OutcomeUnknown, reason::DEADLINE_EXCEEDED)
+            }
+            Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal => {
+                (Kind::OutcomeUnknown, reason::OUTCOME_UNKNOWN)
+            }
+            Code::Unauthenticated => (Kind::Invalid, reason::UNAUTHENTICATED),
+            Code::PermissionDenied => (Kind::Invalid, reason::PERMISSION_DENIED),
+            Code::Unimplemented => (Kind::Unsupported, reason::UNSUPPORTED),
+            Code::ResourceExhausted => (Kind::Overloaded, reason::OVERLOADED),
+            Code::DataLoss => (Kind::Corrupt, reason::CORRUPT),
+            code => (kind_of(code), reason::FIELD_INVALID),
+        };
+        Self::new(kind, name, with_causes(status))
+    }
+
+    /// Returns the failure as a message of a batch or stream.
+    #[must_use]
+    pub fn to_pb(&self) -> v1::Failure {
+        v1::Failure {
+            code: code_of(self.kind) as i32,
+            reason: self.reason.clone().into_owned(),
+            message: self.message.clone(),
+            retry_delay: self.retry_after.and_then(|delay| delay.try_into().ok()),
+            field: self.field.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Returns what a message of a batch or stream says.
+    #[must_use]
+    pub fn from_pb(failure: v1::Failure) -> Self {
+        Self {
+            kind: kind_of(Code::from(failure.code)),
+            reason: Cow::Owned(failure.reason),
+            message: failure.message,
+            retry_after: failure.retry_delay.and_then(|delay| delay.try_into().ok()),
+            field: Some(failure.field).filter(|field| !field.is_empty()),
+        }
+    }
+
+    /// Returns the failure as that of item `index` of a batch.
+    #[must_use]
+    pub fn to_item(&self, index: usize) -> v1::ItemError {
+        v1::ItemError { index: u32::try_from(index).unwrap_or(u32::MAX), failure: Some(self.to_pb()) }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.reason)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        failure.to_status()
+    }
+}
+
+fn caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<E>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// tonic says no more than "transport error"; the causes below it say what happened.
+fn with_causes(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    if text.is_empty() { format!("{:?}", status.code()) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [Kind; 10] = [
+        Kind::Invalid,
+        Kind::Unsupported,
+        Kind::NotFound,
+        Kind::AlreadyExists,
+        Kind::Conflict,
+        Kind::Unavailable,
+        Kind::Overloaded,
+        Kind::OutcomeUnknown,
+        Kind::Corrupt,
+        Kind::Internal,
+    ];
+
+    #[test]
+    fn a_failure_survives_status_and_message() {
+        for kind in KINDS {
+            let plain = Failure::new(kind, reason::LEASE_LOST, "gone");
+            let full =
+                plain.clone().with_retry_after(Duration::from_millis(1_250)).with_field("tasks[3].ttl");
+            for failure in [plain, full] {
+                assert_eq!(Failure::from_status(&failure.to_status()), failure);
+                assert_eq!(Failure::from_pb(failure.to_pb()), failure);
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_from_elsewhere_is_an_unknown_outcome_unless_it_says_better() {
+        let kind = |code| Failure::from_status(&Status::new(code, "x")).kind;
+        assert_eq!(kind(Code::Unavailable), Kind::OutcomeUnknown);
+        assert_eq!(kind(Code::Unknown), Kind::OutcomeUnknown);
+        assert_eq!(kind(Code::DeadlineExceeded), Kind::OutcomeUnknown);
+        assert_eq!(kind(Code::Unimplemented), Kind::Unsupported);
+        assert_eq!(kind(Code::Unauthenticated), Kind::Invalid);
+    }
+}

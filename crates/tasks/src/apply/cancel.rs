@@ -1,0 +1,22 @@
+//! Cancel: ends tasks by id, whatever their state. A consumer that holds one is told so when it settles.
+
+use crate::codec::List;
+use crate::machine::Machine;
+use crate::outcome::{Outcome, Refusal};
+use crate::{Fault, Store};
+
+impl Machine {
+    pub(super) fn cancel(&mut self, store: &mut dyn Store, mut ids: List<'_>) -> Result<Outcome, Fault> {
+        let mut results = Vec::with_capacity(ids.len());
+        while let Some(id) = ids.next_id()? {
+            let Some(found) = self.find(store, id)? else {
+                results.push(Err(Refusal::NotFound(id)));
+                continue;
+            };
+            self.remove(store, id, &found)?;
+            self.queue_mut(found.state.queue)?.stats.cancelled += 1;
+            results.push(Ok(()));
+        }
+        Ok(Outcome::Cancelled(results))
+    }
+}

@@ -1,0 +1,28 @@
+//! Release: given back, nobody's fault.
+//!
+//! Without a delay the task returns to its own place in the line, ahead of what became due after it: a consumer that
+//! was only passing by, or never got what was leased for it, must not cost a task its turn.
+
+use z4_types::{Duration, TaskId};
+
+use crate::machine::Machine;
+use crate::outcome::Settled;
+use crate::rows::{State, Texts};
+use crate::{Fault, Store};
+
+impl Machine {
+    /// Puts a task, whose lease was checked, back into its line. Counts no failure; the delivery stays counted.
+    pub(super) fn release(
+        &mut self,
+        store: &mut dyn Store,
+        id: TaskId,
+        state: &State,
+        delay: Duration,
+    ) -> Result<Settled, Fault> {
+        let (consumer, last_error) = self.texts(store, id)?;
+        self.end_lease(store, state)?;
+        let texts = Texts { consumer: &consumer, last_error: &last_error };
+        let due = if delay.0 == 0 { state.deliver_at } else { self.meta.now + delay };
+        self.wait_again(store, id, &mut { *state }, due, texts).map(Settled::Retried)
+    }
+}

@@ -1,0 +1,287 @@
+//! The invariants of a shard's rows, checked one by one.
+//!
+//! Walks every row and compares them with each other, with the counters and with the machine's memory. O(tasks): for the
+//! simulator, which runs it after applies, for tests, and for an operator who doubts a replica.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use z4_types::{Millis, TaskId};
+
+use crate::head::{First, Head, Point};
+use crate::machine::Machine;
+use crate::rows::{Meta, Phase, QueueRecord, Remembered, Scheduled, State, key, read_body};
+use crate::stats::QueueStats;
+use crate::{Fault, Read};
+
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn rows(store: &dyn Read, letter: u8) -> Result<Rows, Fault> {
+    let mut rows = Vec::new();
+    store.scan(&[letter], &[letter + 1], &mut |key, value| {
+        rows.push((key.to_vec(), value.to_vec()));
+        true
+    })?;
+    Ok(rows)
+}
+
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+
+impl Machine {
+    /// Checks every invariant of the rows, and that memory agrees with them.
+    ///
+    /// # Errors
+    /// With what does not hold, in words.
+    pub fn check(&self, store: &dyn Read) -> Result<(), String> {
+        let read = |letter| rows(store, letter).map_err(|fault| fault.0);
+        let text = |malformed: crate::codec::Malformed| Fault::from(malformed).0;
+
+        let (bodies, states) = (read(b'B')?, read(b'T')?);
+        let (scheduled, leased, dead) = (read(b'S')?, read(b'L')?, read(b'D')?);
+        let mut ttls: BTreeSet<Vec<u8>> = read(b'X')?.into_iter().map(|(key, _)| key).collect();
+        check_head("ttl", self.ttls.get(), ttls.first(), |key| {
+            key::read_ttl(key).map(|(at, id)| (at.0, id.0))
+        })?;
+        check_head("lease", self.leases.get(), leased.first().map(|(key, _)| key), |key| {
+            key::read_lease(key).map(|(until, token)| (until.0, token.0.into()))
+        })?;
+
+        let mut state_rows = BTreeMap::new();
+        for (key, value) in &states {
+            let id = key::read_id(key).map_err(text)?;
+            state_rows.insert(id, State::read(value).map_err(text)?.0);
+        }
+        let mut counted = vec![QueueStats::default(); self.queues.len()];
+        let mut lines: BTreeMap<(u32, u8), u64> = BTreeMap::new();
+        let mut tokens = BTreeSet::new();
+        let mut counters = BTreeSet::new();
+        let (mut in_schedule, mut in_leases, mut in_dead) = (0, 0, 0);
+        let scheduled: BTreeMap<_, _> = scheduled.into_iter().collect();
+        let leased: BTreeMap<_, _> = leased.into_iter().collect();
+        let dead: BTreeMap<_, _> = dead.into_iter().collect();
+
+        for (key, value) in &bodies {
+            let id = key::read_id(key).map_err(text)?;
+            let (queue, item) = read_body(value).map_err(text)?;
+            ensure!(
+                (queue as usize) < self.queues.len(),
+                "task {id} names queue {queue}, which has no record"
+            );
+            ensure!(counters.insert(id.counter()), "counter {} is used twice", id.counter());
+            ensure!(id.counter() < self.meta.next_counter, "task {id} has a counter not given out yet");
+            ensure!(id.created_at() <= self.meta.now, "task {id} was created in the future");
+            ensure!(id.shard() == self.shard, "task {id} is of shard {}", id.shard());
+            let row = state_rows.remove(&id);
+            let state = row.unwrap_or_else(|| State::pristine(id, queue, &item));
+            ensure!(
+                state.queue == queue,
+                "task {id} is in queue {} by its state, {queue} by its body",
+                state.queue
+            );
+            ensure!(state.priority == item.priority.0, "task {id} changed its priority");
+            ensure!(state.payload_bytes == item.payload_bytes(), "task {id} has a wrong payload length");
+            ensure!(
+                row.is_some() == (state.deliveries > 0),
+                "task {id}: a state row from the first delivery on, and no earlier"
+            );
+            ensure!(row.is_none() || state.token.0 > 0, "task {id} was delivered under no token");
+            ensure!(state.token.0 < self.meta.next_token, "task {id} has a token not given out yet");
+            ensure!(row.is_none() || tokens.insert(state.token), "token {} is used twice", state.token);
+            ensure!(state.failures <= state.deliveries, "task {id} failed more often than it was delivered");
+            let stats = &mut counted[queue as usize];
+            match state.phase {
+                Phase::Waiting => {
+                    stats.waiting += 1;
+                    in_schedule += 1;
+                    *lines.entry((queue, state.priority)).or_default() += 1;
+                    let value =
+                        scheduled.get(key::schedule(queue, state.priority, state.deliver_at, id).as_slice());
+                    let value = value.ok_or_else(|| format!("waiting task {id} is not in the schedule"))?;
+                    let expected = Scheduled { has_state: row.is_some(), ..state.scheduled() };
+                    let found = Scheduled::read(value).map_err(text)?;
+                    ensure!(found == expected, "task {id} is scheduled as {found:?}, not {expected:?}");
+                }
+                Phase::Leased => {
+                    stats.leased += 1;
+                    in_leases += 1;
+                    let value = leased.get(key::lease(state.at, state.token).as_slice());
+                    let value = value.ok_or_else(|| format!("leased task {id} has no lease row"))?;
+                    ensure!(value[..16] == id.0.to_le_bytes(), "the lease row of task {id} names another");
+                    ensure!(
+                        value[16..20] == queue.to_le_bytes(),
+                        "the lease row of task {id} names another queue"
+                    );
+                    ensure!(
+                        value[20..] == state.deliver_at.0.to_le_bytes(),
+                        "the lease row of task {id} names another time"
+                    );
+                }
+                Phase::Dead => {
+                    stats.dead += 1;
+                    in_dead += 1;
+                    let key = key::dead(queue, state.deliver_at, id);
+                    ensure!(dead.contains_key(key.as_slice()), "dead task {id} is not among the dead");
+                    ensure!(state.ttl_at == Millis::NEVER, "dead task {id} still has a TTL");
+                }
+            }
+            if state.ttl_at != Millis::NEVER {
+                ensure!(ttls.remove(key::ttl(state.ttl_at, id).as_slice()), "task {id} has no TTL row");
+            }
+        }
+        ensure!(
+            state_rows.is_empty(),
+            "state rows without a body: {:?}",
+            state_rows.keys().collect::<Vec<&TaskId>>()
+        );
+        ensure!(ttls.is_empty(), "{} TTL rows without a task", ttls.len());
+        ensure!(
+            in_schedule == scheduled.len(),
+            "{} schedule rows, {in_schedule} waiting tasks",
+            scheduled.len()
+        );
+        ensure!(in_leases == leased.len(), "{} lease rows, {in_leases} leased tasks", leased.len());
+        ensure!(in_dead == dead.len(), "{} dead rows, {in_dead} dead tasks", dead.len());
+        self.check_queues(&counted, &lines, &read(b'Q')?, &read(b'N')?)?;
+        self.check_lines(&scheduled)?;
+        self.check_requests(&read(b'P')?, &read(b'E')?)?;
+        let meta = store.get(&key::META).map_err(|fault| fault.0)?;
+        let meta = meta.map_or(Ok(Meta::NEW), |value| Meta::read(&value)).map_err(text)?;
+        ensure!(meta == self.meta, "the meta row is {meta:?}, memory has {:?}", self.meta);
+        Ok(())
+    }
+
+    fn check_queues(
+        &self,
+        counted: &[QueueStats],
+        lines: &BTreeMap<(u32, u8), u64>,
+        records: &Rows,
+        names: &Rows,
+    ) -> Result<(), String> {
+        ensure!(
+            records.len() == self.queues.len(),
+            "{} queue records, {} in memory",
+            records.len(),
+            self.queues.len()
+        );
+        ensure!(names.len() == self.queues.len(), "{} names of {} queues", names.len(), self.queues.len());
+        for ((number, queue), (_, value)) in (0..).zip(&self.queues).zip(records) {
+            let name = &queue.name;
+            let record = QueueRecord::read(value).map_err(|malformed| Fault::from(malformed).0)?;
+            let expected =
+                lines.range((number, 0)..=(number, u8::MAX)).map(|((_, priority), n)| (*priority, *n));
+            let expected: Vec<(u8, u64)> = expected.collect();
+            ensure!(record.name == *name, "queue {number} is {} on disk, {name} in memory", record.name);
+            ensure!(
+                record.stats == queue.stats,
+                "queue {name}: {:?} on disk, {:?} in memory",
+                record.stats,
+                queue.stats
+            );
+            ensure!(
+                record.lines == expected,
+                "queue {name}: lines {:?} on disk, {expected:?} counted",
+                record.lines
+            );
+            let (stats, counted) = (&queue.stats, &counted[number as usize]);
+            ensure!(
+                stats.waiting == counted.waiting,
+                "queue {name}: waiting {}, counted {}",
+                stats.waiting,
+                counted.waiting
+            );
+            ensure!(
+                stats.leased == counted.leased,
+                "queue {name}: leased {}, counted {}",
+                stats.leased,
+                counted.leased
+            );
+            ensure!(
+                stats.dead == counted.dead,
+                "queue {name}: dead {}, counted {}",
+                stats.dead,
+                counted.dead
+            );
+            let ends = stats.acked + stats.expired + stats.cancelled;
+            let open = stats.waiting + stats.leased + stats.dead;
+            ensure!(
+                stats.pushed == open + ends,
+                "queue {name}: {} pushed, {open} open and {ends} ended",
+                stats.pushed
+            );
+            ensure!(self.names.get(name.as_str()) == Some(&number), "queue {name} is not found by name");
+            let row = names.iter().find(|(key, _)| *key == key::name(name.as_str()));
+            ensure!(
+                row.is_some_and(|(_, value)| *value == number.to_le_bytes()),
+                "queue {name} has a wrong name row"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_lines(&self, scheduled: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<(), String> {
+        for (number, queue) in (0..).zip(&self.queues) {
+            for line in &queue.lines {
+                let from = key::schedule(number, line.priority, Millis(0), TaskId(0)).to_vec();
+                let to = key::schedule_end(number, line.priority).to_vec();
+                let first = scheduled.range(from..to).next().map(|(key, _)| key);
+                check_head("schedule", line.head.get(), first, |key| {
+                    key::read_schedule(key).map(|(at, id)| (at.0, id.0))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_requests(&self, requests: &Rows, evictions: &Rows) -> Result<(), String> {
+        ensure!(
+            requests.len() == evictions.len(),
+            "{} requests, {} evictions",
+            requests.len(),
+            evictions.len()
+        );
+        let requests: BTreeMap<&[u8], &[u8]> =
+            requests.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+        for (key, _) in evictions {
+            let (at, request, scope) =
+                key::read_eviction(key).map_err(|malformed| Fault::from(malformed).0)?;
+            let value = requests.get(key::request(scope, request).as_slice());
+            let value =
+                value.ok_or_else(|| format!("request {} is evicted at {at} but not there", request.0))?;
+            let remembered = Remembered::read(value).map_err(|malformed| Fault::from(malformed).0)?;
+            ensure!(
+                remembered.at == at,
+                "request {} was made at {}, evicted by {at}",
+                request.0,
+                remembered.at
+            );
+            ensure!(at <= self.meta.now, "request {} was made in the future", request.0);
+        }
+        let first = evictions.first().map(|(key, _)| key);
+        check_head("eviction", self.requests.get(), first, |key| {
+            key::read_eviction(key).map(|(at, request, _)| (at.0, request.0))
+        })?;
+        Ok(())
+    }
+}
+
+/// A head lies at or below the first row; one that claims to be the first row is it.
+fn check_head(
+    what: &str,
+    head: Head,
+    first: Option<&Vec<u8>>,
+    read: impl Fn(&[u8]) -> Result<Point, crate::codec::Malformed>,
+) -> Result<(), String> {
+    let first = first.map(|key| read(key)).transpose().map_err(|malformed| Fault::from(malformed).0)?;
+    let holds = match head.first() {
+        First::Nothing => first.is_none(),
+        First::At(point) => first == Some(point),
+        First::From(low) => first.is_none_or(|first| low <= first),
+    };
+    ensure!(holds, "the {what} head is {head:?}, the first row is at {first:?}");
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! One task of a create, as bytes: in the log entry, and unchanged in its body row.
+
+use bytes::Bytes;
+use z4_types::{Duration, Millis, Priority, RequestId};
+
+use super::reader::{Malformed, Reader, put_len, put_long_text, put_u32, put_u64, put_u128};
+use crate::command::{Due, NewTask, Retry};
+
+const DUE_AT: u8 = 1;
+const DUE_AFTER: u8 = 2;
+const MAX_ATTEMPTS: u8 = 4;
+const RETRY: u8 = 8;
+const TTL: u8 = 16;
+const REQUEST: u8 = 32;
+const KNOWN: u8 = DUE_AT | DUE_AFTER | MAX_ATTEMPTS | RETRY | TTL | REQUEST;
+
+/// Fewest bytes of an item: flags, priority, pair count, payload length.
+pub(crate) const ITEM_BYTES_MIN: usize = 10;
+
+/// A task read in place. Invariant: the metadata bytes hold exactly `pairs` valid pairs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Item<'a> {
+    /// All bytes of the item.
+    pub(crate) raw: &'a [u8],
+    pub(crate) due: Due,
+    pub(crate) priority: Priority,
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) request: Option<RequestId>,
+    pairs: u32,
+    metadata: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Item<'a> {
+    /// Reads the item at the front of `reader`.
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let all = reader.rest();
+        let flags = reader.u8("item flags")?;
+        if flags & !KNOWN != 0 {
+            return Err(Malformed("unknown item flags"));
+        }
+        let priority = Priority(reader.u8("item priority")?);
+        let due = match flags & (DUE_AT | DUE_AFTER) {
+            0 => Due::Now,
+            DUE_AT => Due::At(Millis(reader.u64("deliver_at")?)),
+            DUE_AFTER => Due::After(Duration(reader.u64("delay")?)),
+            _ => return Err(Malformed("both deliver_at and delay")),
+        };
+        let max_attempts = if flags & MAX_ATTEMPTS != 0 { Some(reader.u32("max_attempts")?) } else { None };
+        let retry = if flags & RETRY != 0 {
+            Some(Retry {
+                initial: Duration(reader.u64("retry initial")?),
+                cap: Duration(reader.u64("retry cap")?),
+                multiplier_percent: reader.u32("retry multiplier")?,
+                jitter_percent: reader.u8("retry jitter")?,
+            })
+        } else {
+            None
+        };
+        let ttl = if flags & TTL != 0 { Some(Duration(reader.u64("ttl")?)) } else { None };
+        let request = if flags & REQUEST != 0 { Some(RequestId(reader.u128("item request")?)) } else { None };
+        let pairs = reader.u32("metadata pairs")?;
+        let before = reader.rest();
+        for _ in 0..pairs {
+            reader.long_text("metadata key")?;
+            reader.long_text("metadata value")?;
+        }
+        let metadata = &before[..before.len() - reader.len()];
+        let len = reader.u32("payload length")? as usize;
+        let payload = reader.bytes(len, "payload")?;
+        let raw = &all[..all.len() - reader.len()];
+        Ok(Self { raw, due, priority, max_attempts, retry, ttl, request, pairs, metadata, payload })
+    }
+
+    /// Returns the metadata pairs, owned.
+    pub(crate) fn metadata(&self) -> Vec<(String, String)> {
+        let mut reader = Reader::new(self.metadata);
+        let mut text = || reader.long_text("metadata").expect("checked by read").to_owned();
+        (0..self.pairs).map(|_| (text(), text())).collect()
+    }
+
+    /// Returns when a task created at `now` is first due. The calendar ends it: a sum past 9999 is that last instant.
+    pub(crate) fn deliver_at(&self, now: Millis) -> Millis {
+        match self.due {
+            Due::Now => now,
+            Due::At(at) => at.min(Millis::MAX_NAMEABLE),
+            Due::After(delay) => (now + delay).min(Millis::MAX_NAMEABLE),
+        }
+    }
+
+    /// Returns when a task created at `now` expires, `Millis::NEVER` if it does not.
+    pub(crate) fn ttl_at(&self, now: Millis) -> Millis {
+        self.ttl.map_or(Millis::NEVER, |ttl| (now + ttl).min(Millis::MAX_NAMEABLE))
+    }
+
+    /// Returns the payload's length; entries are below 4 GiB, so it fits.
+    pub(crate) fn payload_bytes(&self) -> u32 {
+        u32::try_from(self.payload.len()).expect("read from a u32 length")
+    }
+
+    /// Returns the task as its creator described it.
+    pub(crate) fn to_new_task(self) -> NewTask {
+        NewTask {
+            payload: Bytes::copy_from_slice(self.payload),
+            metadata: self.metadata(),
+            due: self.due,
+            priority: self.priority,
+            max_attempts: self.max_attempts,
+            retry: self.retry,
+            ttl: self.ttl,
+            request: self.request,
+        }
+    }
+}
+
+/// Appends the bytes of `task`.
+pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
+    let mut flags = match task.due {
+        Due::Now => 0,
+        Due::At(_) => DUE_AT,
+        Due::After(_) => DUE_AFTER,
+    };
+    flags |= if task.max_attempts.is_some() { MAX_ATTEMPTS } else { 0 };
+    flags |= if task.retry.is_some() { RETRY } else { 0 };
+    flags |= if task.ttl.is_some() { TTL } else { 0 };
+    flags |= if task.request.is_some() { REQUEST } else { 0 };
+    out.push(flags);
+    out.push(task.priority.0);
+    match task.due {
+        Due::Now => {}
+        Due::At(at) => put_u64(out, at.0),
+        Due::After(delay) => put_u64(out, delay.0),
+    }
+    if let Some(max_attempts) = task.max_attempts {
+        put_u32(out, max_attempts);
+    }
+    if let Some(retry) = &task.retry {
+        put_u64(out, retry.initial.0);
+        put_u64(out, retry.cap.0);
+        put_u32(out, retry.multiplier_percent);
+        out.push(retry.jitter_percent);
+    }
+    if let Some(ttl) = task.ttl {
+        put_u64(out, ttl.0);
+    }
+    if let Some(request) = task.request {
+        put_u128(out, request.0);
+    }
+    put_len(out, task.metadata.len());
+    for (key, value) in &task.metadata {
+        put_long_text(out, key);
+        put_long_text(out, value);
+    }
+    put_len(out, task.payload.len());
+    out.extend_from_slice(&task.payload);
+}

@@ -1,0 +1,228 @@
+//! Commands read in place: the machine applies these views and allocates nothing for them.
+
+use z4_types::{Duration, QueueName, RequestId, TaskId, Token};
+
+use super::item::{ITEM_BYTES_MIN, Item};
+use super::reader::{Malformed, Reader};
+use crate::command::{Command, Settlement, Verdict};
+
+pub(super) const CREATE: u8 = 1;
+pub(super) const LEASE: u8 = 2;
+pub(super) const SETTLE: u8 = 3;
+pub(super) const CANCEL: u8 = 4;
+pub(super) const ADVANCE: u8 = 5;
+
+pub(super) const ACK: u8 = 1;
+pub(super) const NACK: u8 = 2;
+pub(super) const NACK_DELAY: u8 = 3;
+pub(super) const RELEASE: u8 = 4;
+pub(super) const EXTEND: u8 = 5;
+
+/// Fewest bytes of a settlement: id, token, verdict.
+const SETTLEMENT_BYTES_MIN: usize = 25;
+
+/// A command whose lists are still bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Raw<'a> {
+    Create(RawCreate<'a>),
+    Lease(RawLease<'a>),
+    Settle(List<'a>),
+    Cancel(List<'a>),
+    Advance { limit: u32 },
+}
+
+/// A create whose items are still bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawCreate<'a> {
+    /// Valid as a queue name.
+    pub(crate) queue: &'a str,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) items: List<'a>,
+}
+
+/// A lease with borrowed names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawLease<'a> {
+    /// Valid as a queue name.
+    pub(crate) queue: &'a str,
+    pub(crate) consumer: &'a str,
+    pub(crate) max: u32,
+    pub(crate) max_bytes: u64,
+    pub(crate) ttl: Duration,
+}
+
+/// A settlement with a borrowed reason.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawSettlement<'a> {
+    pub(crate) id: TaskId,
+    pub(crate) token: Token,
+    pub(crate) verdict: RawVerdict<'a>,
+}
+
+/// See [`Verdict`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RawVerdict<'a> {
+    Ack,
+    Nack { delay: Option<Duration>, reason: &'a str },
+    Release { delay: Duration },
+    Extend { ttl: Duration },
+}
+
+/// A counted list whose elements are still bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct List<'a> {
+    left: u32,
+    reader: Reader<'a>,
+}
+
+impl<'a> List<'a> {
+    /// Reads the count; one that the bytes cannot hold is refused, so that it may size an allocation.
+    fn read(mut reader: Reader<'a>, element_bytes_min: usize) -> Result<Self, Malformed> {
+        let left = reader.u32("list count")?;
+        if (left as usize).saturating_mul(element_bytes_min) > reader.len() {
+            return Err(Malformed("list count exceeds its bytes"));
+        }
+        Ok(Self { left, reader })
+    }
+
+    /// Returns how many elements are left. Bounded by the bytes of the entry.
+    pub(crate) fn len(&self) -> usize {
+        self.left as usize
+    }
+
+    fn next<T>(
+        &mut self,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
+        if self.left == 0 {
+            self.reader.end("bytes behind a list")?;
+            return Ok(None);
+        }
+        self.left -= 1;
+        read(&mut self.reader).map(Some)
+    }
+
+    pub(crate) fn next_item(&mut self) -> Result<Option<Item<'a>>, Malformed> {
+        self.next(Item::read)
+    }
+
+    pub(crate) fn next_id(&mut self) -> Result<Option<TaskId>, Malformed> {
+        self.next(|reader| reader.u128("task id").map(TaskId))
+    }
+
+    pub(crate) fn next_settlement(&mut self) -> Result<Option<RawSettlement<'a>>, Malformed> {
+        self.next(RawSettlement::read)
+    }
+}
+
+impl<'a> RawSettlement<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let id = TaskId(reader.u128("task id")?);
+        let token = Token(reader.u64("token")?);
+        let verdict = match reader.u8("verdict")? {
+            ACK => RawVerdict::Ack,
+            NACK => RawVerdict::Nack { delay: None, reason: reader.long_text("reason")? },
+            NACK_DELAY => RawVerdict::Nack {
+                delay: Some(Duration(reader.u64("delay")?)),
+                reason: reader.long_text("reason")?,
+            },
+            RELEASE => RawVerdict::Release { delay: Duration(reader.u64("delay")?) },
+            EXTEND => RawVerdict::Extend { ttl: Duration(reader.u64("ttl")?) },
+            _ => return Err(Malformed("unknown verdict")),
+        };
+        Ok(Self { id, token, verdict })
+    }
+
+    fn to_settlement(self) -> Settlement {
+        let verdict = match self.verdict {
+            RawVerdict::Ack => Verdict::Ack,
+            RawVerdict::Nack { delay, reason } => Verdict::Nack { delay, reason: reason.to_owned() },
+            RawVerdict::Release { delay } => Verdict::Release { delay },
+            RawVerdict::Extend { ttl } => Verdict::Extend { ttl },
+        };
+        Settlement { id: self.id, token: self.token, verdict }
+    }
+}
+
+fn queue_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
+    let len = reader.u8("queue name length")?;
+    let name = reader.text(len.into(), "queue name")?;
+    QueueName::validate(name).map_err(|_| Malformed("queue name is not valid"))?;
+    Ok(name)
+}
+
+fn owned_queue(name: &str) -> QueueName {
+    QueueName::new(name).expect("validated when read")
+}
+
+impl<'a> Raw<'a> {
+    /// Reads one command, without its length prefix.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8("command kind")? {
+            CREATE => {
+                let queue = queue_name(&mut reader)?;
+                let request = match reader.u8("create flags")? {
+                    0 => None,
+                    1 => Some(RequestId(reader.u128("request")?)),
+                    _ => return Err(Malformed("unknown create flags")),
+                };
+                Ok(Self::Create(RawCreate { queue, request, items: List::read(reader, ITEM_BYTES_MIN)? }))
+            }
+            LEASE => {
+                let lease = RawLease {
+                    queue: queue_name(&mut reader)?,
+                    consumer: reader.long_text("consumer")?,
+                    max: reader.u32("max")?,
+                    max_bytes: reader.u64("max_bytes")?,
+                    ttl: Duration(reader.u64("ttl")?),
+                };
+                reader.end("bytes behind a lease")?;
+                Ok(Self::Lease(lease))
+            }
+            SETTLE => Ok(Self::Settle(List::read(reader, SETTLEMENT_BYTES_MIN)?)),
+            CANCEL => Ok(Self::Cancel(List::read(reader, 16)?)),
+            ADVANCE => {
+                let limit = reader.u32("limit")?;
+                reader.end("bytes behind an advance")?;
+                Ok(Self::Advance { limit })
+            }
+            _ => Err(Malformed("unknown command kind")),
+        }
+    }
+
+    /// Returns the command as its proposer built it.
+    pub(super) fn to_command(self) -> Result<Command, Malformed> {
+        Ok(match self {
+            Self::Create(RawCreate { queue, request, mut items }) => {
+                let mut tasks = Vec::with_capacity(items.len());
+                while let Some(item) = items.next_item()? {
+                    tasks.push(item.to_new_task());
+                }
+                Command::Create { queue: owned_queue(queue), request, tasks }
+            }
+            Self::Lease(RawLease { queue, consumer, max, max_bytes, ttl }) => Command::Lease {
+                queue: owned_queue(queue),
+                consumer: consumer.to_owned(),
+                max,
+                max_bytes,
+                ttl,
+            },
+            Self::Settle(mut list) => {
+                let mut settlements = Vec::with_capacity(list.len());
+                while let Some(settlement) = list.next_settlement()? {
+                    settlements.push(settlement.to_settlement());
+                }
+                Command::Settle(settlements)
+            }
+            Self::Cancel(mut list) => {
+                let mut ids = Vec::with_capacity(list.len());
+                while let Some(id) = list.next_id()? {
+                    ids.push(id);
+                }
+                Command::Cancel(ids)
+            }
+            Self::Advance { limit } => Command::Advance { limit },
+        })
+    }
+}

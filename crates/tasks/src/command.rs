@@ -1,0 +1,144 @@
+//! Commands: what a log entry asks of the state machine.
+//!
+//! Callers build these values, [check](Command::check) them against the limits, and encode them; the machine reads
+//! the encoded form in place and never builds them again.
+//!
+//! # Not here
+//! - Their bytes: `codec` (`docs/FORMATS.md`, "Log entry").
+
+mod check;
+
+pub use check::Invalid;
+
+use bytes::Bytes;
+use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
+
+/// When a new task is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// As soon as it is created.
+    Now,
+    /// At a point of shard time. A past one is due at once, and stays the task's `deliver_at`: it sorts before
+    /// what became due later, and lists find it where its creator put it.
+    At(Millis),
+    /// So long after the entry's own `now`.
+    After(Duration),
+}
+
+/// How failures are retried: wait `initial * multiplier^(failures - 1)`, at most `cap`, less a jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Wait after the first failure.
+    pub initial: Duration,
+    /// Longest wait.
+    pub cap: Duration,
+    /// Factor between waits, in hundredths; 200 doubles.
+    pub multiplier_percent: u32,
+    /// Part of the wait, 0 to 100, of which a hash of task and failure takes off between nothing and all.
+    pub jitter_percent: u8,
+}
+
+impl Default for Retry {
+    /// One second, doubling to an hour, a fifth of it jitter.
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_secs(1),
+            cap: Duration::from_secs(3_600),
+            multiplier_percent: 200,
+            jitter_percent: 20,
+        }
+    }
+}
+
+/// A task as its creator describes it. Checked by [`NewTask::check`] before it is encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTask {
+    /// What the consumer gets, opaque to z4.
+    pub payload: Bytes,
+    /// Short labels, sorted by key, keys unique.
+    pub metadata: Vec<(String, String)>,
+    /// When it may first be delivered.
+    pub due: Due,
+    /// Lower goes first.
+    pub priority: Priority,
+    /// Failures until it is dead; None: the queue's default.
+    pub max_attempts: Option<u32>,
+    /// Retry policy; None: the queue's default.
+    pub retry: Option<Retry>,
+    /// Expires so long after creation if not finished by then.
+    pub ttl: Option<Duration>,
+    /// Names this one task across retries of its create; see also [`Command::Create`].
+    pub request: Option<RequestId>,
+}
+
+/// What a consumer says of a leased task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done: forget it.
+    Ack,
+    /// Failed: counts against `max_attempts`; retried after `delay` or by policy.
+    Nack {
+        /// Wait before the next delivery; None: by retry policy.
+        delay: Option<Duration>,
+        /// Kept with the task as its last error; cut at `REASON_BYTES_MAX`.
+        reason: String,
+    },
+    /// Given back: nobody's fault, counts no failure.
+    Release {
+        /// Wait before the next delivery; zero: it keeps its due time, and so its place in the line.
+        delay: Duration,
+    },
+    /// Keep it: the lease now ends so long after the entry's `now`.
+    Extend {
+        /// New rest of the lease.
+        ttl: Duration,
+    },
+}
+
+/// One consumer's word on one lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The task.
+    pub id: TaskId,
+    /// The lease it was delivered under.
+    pub token: Token,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// One command of a log entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Creates tasks in one queue, which first use creates. With `request`, a repeat within the window answers as
+    /// the first did and creates nothing.
+    Create {
+        /// The queue.
+        queue: QueueName,
+        /// Names the whole batch across retries.
+        request: Option<RequestId>,
+        /// The tasks, in order.
+        tasks: Vec<NewTask>,
+    },
+    /// Picks the next due tasks for one consumer: by priority, then due time, then creation.
+    Lease {
+        /// The queue; an unknown one has nothing due and is not created.
+        queue: QueueName,
+        /// Who gets them, for `get` and explain.
+        consumer: String,
+        /// Most tasks.
+        max: u32,
+        /// Stop before this many payload bytes, but pick at least one task.
+        max_bytes: u64,
+        /// How long the lease holds.
+        ttl: Duration,
+    },
+    /// Settles leases, each on its own.
+    Settle(Vec<Settlement>),
+    /// Ends tasks by id, whatever their state.
+    Cancel(Vec<TaskId>),
+    /// Ends leases and tasks whose time is up, at most `limit` of them.
+    Advance {
+        /// Most rows to handle in this entry.
+        limit: u32,
+    },
+}

@@ -1,0 +1,182 @@
+//! Moving a task between its rows: the one place that keeps indexes, heads and gauges in step.
+//!
+//! ```text
+//!            create            lease              ack, cancel, TTL
+//!   nothing ───────▶ schedule ───────▶ lease ─────────────────────▶ nothing
+//!                        ▲               │ nack, release, expiry
+//!                        └───────────────┤
+//!                                        ▼ out of attempts
+//!                                      dead
+//! ```
+//! Keys that were never used before are inserted, all others put: storage forgets an inserted key without a trace when
+//! it is deleted before the next checkpoint, which would be wrong for a key that the base has and the working set hides.
+//! So a first schedule row is inserted, but that of a retry is put: a task released within the millisecond it was
+//! due in gets the same key back.
+
+use z4_types::{Millis, TaskId, Token};
+
+use crate::machine::Machine;
+use crate::queue::decrease;
+use crate::rows::{Phase, State, Texts, key, read_body};
+use crate::{Fault, Store};
+
+/// A task found by its id.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) state: State,
+    /// It has a state row.
+    pub(crate) has_state: bool,
+}
+
+impl Machine {
+    /// Returns the task, from its state row or, if it never had one, from its body.
+    pub(crate) fn find(&self, store: &dyn Store, id: TaskId) -> Result<Option<Found>, Fault> {
+        if let Some(value) = store.get(&key::state(id))? {
+            let (state, _) = State::read(&value)?;
+            return Ok(Some(Found { state, has_state: true }));
+        }
+        let Some(value) = store.get(&key::body(id))? else {
+            return Ok(None);
+        };
+        let (queue, item) = read_body(&value)?;
+        Ok(Some(Found { state: State::pristine(id, queue, &item), has_state: false }))
+    }
+
+    /// Removes every row of a task in any state.
+    pub(crate) fn remove(&mut self, store: &mut dyn Store, id: TaskId, found: &Found) -> Result<(), Fault> {
+        let Found { state, has_state } = found;
+        match state.phase {
+            Phase::Waiting => self.unschedule(store, id, state)?,
+            Phase::Leased => self.end_lease(store, state)?,
+            Phase::Dead => {
+                store.delete(&key::dead(state.queue, state.deliver_at, id));
+                decrease(&mut self.queue_mut(state.queue)?.stats.dead, "dead")?;
+            }
+        }
+        self.forget_ttl(store, id, state.ttl_at);
+        store.delete(&key::body(id));
+        if *has_state {
+            store.delete(&key::state(id));
+        }
+        Ok(())
+    }
+
+    /// Adds the schedule row of a task that is in no index.
+    pub(crate) fn schedule(&mut self, store: &mut dyn Store, id: TaskId, found: &Found) -> Result<(), Fault> {
+        let Found { state, has_state } = found;
+        let key = key::schedule(state.queue, state.priority, state.deliver_at, id);
+        let mut value = [0; 13];
+        let mut scheduled = state.scheduled();
+        scheduled.has_state = *has_state;
+        let value = scheduled.write(&mut value);
+        if *has_state {
+            store.put(&key, value);
+        } else {
+            store.insert(&key, value);
+        }
+        let queue = self.queue_mut(state.queue)?;
+        queue.stats.waiting += 1;
+        let line = queue.line(state.priority);
+        line.waiting += 1;
+        line.head.get_mut().inserted((state.deliver_at.0, id.0));
+        Ok(())
+    }
+
+    /// Removes the schedule row.
+    pub(crate) fn unschedule(
+        &mut self,
+        store: &mut dyn Store,
+        id: TaskId,
+        state: &State,
+    ) -> Result<(), Fault> {
+        store.delete(&key::schedule(state.queue, state.priority, state.deliver_at, id));
+        let queue = self.queue_mut(state.queue)?;
+        decrease(&mut queue.stats.waiting, "schedule")?;
+        let line = queue.line(state.priority);
+        decrease(&mut line.waiting, "schedule")?;
+        if line.waiting == 0 {
+            line.head.set(crate::head::Head::EMPTY);
+        } else {
+            line.head.get_mut().deleted((state.deliver_at.0, id.0));
+        }
+        Ok(())
+    }
+
+    /// Adds the lease row of a task that is in no index. `fresh`: the token is new.
+    pub(crate) fn start_lease(
+        &mut self,
+        store: &mut dyn Store,
+        id: TaskId,
+        state: &State,
+        fresh: bool,
+    ) -> Result<(), Fault> {
+        let key = key::lease(state.at, state.token);
+        let mut value = [0; 28];
+        value[..16].copy_from_slice(&id.0.to_le_bytes());
+        value[16..20].copy_from_slice(&state.queue.to_le_bytes());
+        value[20..].copy_from_slice(&state.deliver_at.0.to_le_bytes());
+        if fresh {
+            store.insert(&key, &value);
+        } else {
+            store.put(&key, &value);
+        }
+        self.leases.get_mut().inserted((state.at.0, state.token.0.into()));
+        self.queue_mut(state.queue)?.stats.leased += 1;
+        Ok(())
+    }
+
+    /// Removes the lease row.
+    pub(crate) fn end_lease(&mut self, store: &mut dyn Store, state: &State) -> Result<(), Fault> {
+        store.delete(&key::lease(state.at, state.token));
+        self.leases.get_mut().deleted((state.at.0, state.token.0.into()));
+        decrease(&mut self.queue_mut(state.queue)?.stats.leased, "lease")
+    }
+
+    /// Adds the dead row of a task that is in no index.
+    pub(crate) fn bury(&mut self, store: &mut dyn Store, id: TaskId, state: &State) -> Result<(), Fault> {
+        store.put(&key::dead(state.queue, state.deliver_at, id), &[]);
+        self.queue_mut(state.queue)?.stats.dead += 1;
+        Ok(())
+    }
+
+    /// Adds the TTL row of a new task that has one.
+    pub(crate) fn note_ttl(&mut self, store: &mut dyn Store, id: TaskId, ttl_at: Millis) {
+        if ttl_at != Millis::NEVER {
+            store.insert(&key::ttl(ttl_at, id), &[]);
+            self.ttls.get_mut().inserted((ttl_at.0, id.0));
+        }
+    }
+
+    /// Removes the TTL row of a task that has one.
+    pub(crate) fn forget_ttl(&mut self, store: &mut dyn Store, id: TaskId, ttl_at: Millis) {
+        if ttl_at != Millis::NEVER {
+            store.delete(&key::ttl(ttl_at, id));
+            self.ttls.get_mut().deleted((ttl_at.0, id.0));
+        }
+    }
+
+    /// Writes a task's state row; `fresh`: its first.
+    pub(crate) fn write_state(
+        &mut self,
+        store: &mut dyn Store,
+        id: TaskId,
+        state: &State,
+        texts: Texts<'_>,
+        fresh: bool,
+    ) {
+        self.buffer.clear();
+        state.write(texts, &mut self.buffer);
+        if fresh {
+            store.insert(&key::state(id), &self.buffer);
+        } else {
+            store.put(&key::state(id), &self.buffer);
+        }
+    }
+
+    /// Returns a token no lease ever had.
+    pub(crate) fn next_token(&mut self) -> Token {
+        let token = Token(self.meta.next_token);
+        self.meta.next_token += 1;
+        token
+    }
+}

@@ -1,0 +1,40 @@
+//! The task state machine of one shard: pure, deterministic, without IO, clock or chance.
+//!
+//! Commands come in from the log, outcomes go out; state lives in a [`Store`] of ordered rows. Applying the same
+//! entries to the same rows yields the same rows and outcomes on every replica. A command is a value ([`command`]),
+//! travels as bytes ([`EntryBuilder`]), is applied by a [`Machine`], and answers with an [`outcome`]; reads that need no
+//! log go straight to the rows ([`get`], [`list`], [`hydrate`]).
+//!
+//! # Not here
+//! - Waking consumers, batching commands into entries, answering callers: `z4-host`, from the outcomes.
+//! - Rows on disk: `z4-store`.
+
+mod apply;
+mod check;
+mod codec;
+pub mod command;
+mod dedup;
+mod head;
+mod index;
+mod machine;
+mod memory;
+pub mod outcome;
+mod queue;
+mod reads;
+mod retry;
+mod rows;
+mod stats;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use codec::{EntryBuilder, decode_entry, encode, encode_create};
+pub use command::Invalid;
+pub use machine::Machine;
+pub use memory::MemoryStore;
+pub use reads::{
+    Body, ListFilter, Page, PageToken, Phase, QueueInfo, TaskInfo, TaskState, get, hydrate, list, queue,
+    queues,
+};
+pub use stats::QueueStats;
+pub use store::{Fault, Read, Store, Visit};

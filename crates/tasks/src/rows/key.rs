@@ -1,0 +1,152 @@
+//! Keys: a letter, then big-endian fields, so that rows sort by what they are looked up and scanned by.
+//!
+//! Each index key has a constructor and, where scans need it, a reader of its fields.
+
+use z4_types::{Millis, RequestId, TaskId, Token};
+
+use crate::codec::Malformed;
+
+/// The meta row.
+pub(crate) const META: [u8; 1] = *b"M";
+/// First key of the queue records, and the first key behind them.
+pub(crate) const QUEUES: [&[u8]; 2] = [b"Q", b"R"];
+/// First key of the names, and the first key behind them.
+pub(crate) const NAMES: [&[u8]; 2] = [b"N", b"O"];
+/// First key of the leases, and the first key behind them.
+pub(crate) const LEASES: [&[u8]; 2] = [b"L", b"M"];
+/// First key behind the TTL rows.
+pub(crate) const TTLS_END: &[u8] = b"Y";
+/// First key behind the eviction rows.
+pub(crate) const EVICTIONS_END: &[u8] = b"F";
+
+/// Which create a request id names: a batch and a task may bear the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    Batch = 0,
+    Task = 1,
+}
+
+/// Builds a fixed-width key out of parts.
+macro_rules! key {
+    ($len:expr, $letter:literal $(, $part:expr)*) => {{
+        let mut key = [0u8; $len];
+        key[0] = $letter;
+        let mut at = 1;
+        $({
+            let part = $part;
+            key[at..at + part.len()].copy_from_slice(&part);
+            at += part.len();
+        })*
+        debug_assert_eq!(at, $len, "the parts fill the key");
+        key
+    }};
+}
+
+fn take<const N: usize>(key: &[u8], at: usize) -> Result<[u8; N], Malformed> {
+    key.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or(Malformed("key is too short"))
+}
+
+pub(crate) fn name(name: &str) -> Vec<u8> {
+    [b"N", name.as_bytes()].concat()
+}
+
+pub(crate) fn queue(queue: u32) -> [u8; 5] {
+    key!(5, b'Q', queue.to_be_bytes())
+}
+
+pub(crate) fn body(id: TaskId) -> [u8; 17] {
+    key!(17, b'B', id.0.to_be_bytes())
+}
+
+pub(crate) fn state(id: TaskId) -> [u8; 17] {
+    key!(17, b'T', id.0.to_be_bytes())
+}
+
+/// Reads the id of a body or state key.
+pub(crate) fn read_id(key: &[u8]) -> Result<TaskId, Malformed> {
+    take(key, 1).map(u128::from_be_bytes).map(TaskId)
+}
+
+pub(crate) fn schedule(queue: u32, priority: u8, deliver_at: Millis, id: TaskId) -> [u8; 30] {
+    key!(30, b'S', queue.to_be_bytes(), [priority], deliver_at.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Returns the first key behind all schedule rows of a line.
+pub(crate) fn schedule_end(queue: u32, priority: u8) -> [u8; 30] {
+    // Nothing is due at the end of time, so this key is never a row.
+    schedule(queue, priority, Millis::NEVER, TaskId(u128::MAX))
+}
+
+/// Reads deliver_at and id of a schedule key.
+pub(crate) fn read_schedule(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    Ok((Millis(u64::from_be_bytes(take(key, 6)?)), TaskId(u128::from_be_bytes(take(key, 14)?))))
+}
+
+pub(crate) fn lease(until: Millis, token: Token) -> [u8; 17] {
+    key!(17, b'L', until.0.to_be_bytes(), token.0.to_be_bytes())
+}
+
+/// Reads until and token of a lease key.
+pub(crate) fn read_lease(key: &[u8]) -> Result<(Millis, Token), Malformed> {
+    Ok((Millis(u64::from_be_bytes(take(key, 1)?)), Token(u64::from_be_bytes(take(key, 9)?))))
+}
+
+pub(crate) fn ttl(ttl_at: Millis, id: TaskId) -> [u8; 25] {
+    key!(25, b'X', ttl_at.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Reads ttl_at and id of a TTL key.
+pub(crate) fn read_ttl(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    Ok((Millis(u64::from_be_bytes(take(key, 1)?)), TaskId(u128::from_be_bytes(take(key, 9)?))))
+}
+
+pub(crate) fn dead(queue: u32, deliver_at: Millis, id: TaskId) -> [u8; 29] {
+    key!(29, b'D', queue.to_be_bytes(), deliver_at.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Reads deliver_at and id of a dead key.
+pub(crate) fn read_dead(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    Ok((Millis(u64::from_be_bytes(take(key, 5)?)), TaskId(u128::from_be_bytes(take(key, 13)?))))
+}
+
+pub(crate) fn request(scope: Scope, request: RequestId) -> [u8; 18] {
+    key!(18, b'P', [scope as u8], request.0.to_be_bytes())
+}
+
+pub(crate) fn eviction(at: Millis, request: RequestId, scope: Scope) -> [u8; 26] {
+    key!(26, b'E', at.0.to_be_bytes(), request.0.to_be_bytes(), [scope as u8])
+}
+
+/// Reads the fields of an eviction key.
+pub(crate) fn read_eviction(key: &[u8]) -> Result<(Millis, RequestId, Scope), Malformed> {
+    let scope = match take::<1>(key, 25)? {
+        [0] => Scope::Batch,
+        [1] => Scope::Task,
+        _ => return Err(Malformed("unknown request scope")),
+    };
+    Ok((Millis(u64::from_be_bytes(take(key, 1)?)), RequestId(u128::from_be_bytes(take(key, 9)?)), scope))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_by_their_fields_and_give_them_back() {
+        let (early, late) = (Millis(7), Millis(256));
+        let (a, b) = (TaskId(255), TaskId(256));
+        assert!(schedule(1, 0, late, a) < schedule(1, 1, early, a));
+        assert!(schedule(1, 1, early, b) < schedule(1, 1, late, a));
+        assert!(schedule(1, 1, early, a) < schedule(1, 1, early, b));
+        assert!(schedule(1, 255, Millis::MAX_NAMEABLE, b) < schedule_end(1, 255));
+        assert!(schedule_end(1, 0) < schedule(1, 1, Millis(0), TaskId(0)));
+        assert_eq!(read_schedule(&schedule(1, 2, late, b)), Ok((late, b)));
+        assert_eq!(read_dead(&dead(9, late, b)), Ok((late, b)));
+        assert_eq!(read_ttl(&ttl(late, b)), Ok((late, b)));
+        assert_eq!(read_lease(&lease(late, Token(9))), Ok((late, Token(9))));
+        let gone = eviction(late, RequestId(5), Scope::Task);
+        assert_eq!(read_eviction(&gone), Ok((late, RequestId(5), Scope::Task)));
+        assert_eq!(read_id(&body(b)), Ok(b));
+        assert!(read_schedule(b"S123").is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! Values of the meta row and the queue records, each written once per applied entry at most.
+
+use z4_types::{Millis, QueueName};
+
+use crate::codec::{Malformed, Reader, put_u32, put_u64};
+use crate::stats::QueueStats;
+
+const VERSION: u8 = 1;
+
+/// The meta row: what the shard counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Shard time: the largest `now` of any applied entry. Invariant: never decreases.
+    pub(crate) now: Millis,
+    /// Invariant: queues are numbered 0..next_queue without gaps.
+    pub(crate) next_queue: u32,
+    /// Invariant: larger than the counter of every id given out.
+    pub(crate) next_counter: u64,
+    /// Invariant: larger than every token given out. The first token is 1, so that 0 never names a lease.
+    pub(crate) next_token: u64,
+}
+
+impl Meta {
+    /// The meta row of a shard before its first entry.
+    pub(crate) const NEW: Self = Self { now: Millis(0), next_queue: 0, next_counter: 1, next_token: 1 };
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        put_u64(out, self.now.0);
+        put_u32(out, self.next_queue);
+        put_u64(out, self.next_counter);
+        put_u64(out, self.next_token);
+    }
+
+    pub(crate) fn read(value: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(value);
+        if reader.u8("meta version")? != VERSION {
+            return Err(Malformed("unknown meta version"));
+        }
+        let meta = Self {
+            now: Millis(reader.u64("meta now")?),
+            next_queue: reader.u32("meta next queue")?,
+            next_counter: reader.u64("meta next counter")?,
+            next_token: reader.u64("meta next token")?,
+        };
+        reader.end("bytes behind the meta row")?;
+        Ok(meta)
+    }
+}
+
+/// A queue record, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueueRecord {
+    pub(crate) name: QueueName,
+    pub(crate) stats: QueueStats,
+    /// Waiting tasks by priority, ascending; only priorities that have any.
+    pub(crate) lines: Vec<(u8, u64)>,
+}
+
+impl QueueRecord {
+    /// Appends a record's value; `lines` may hold empty ones, which are left out.
+    pub(crate) fn write(
+        name: &QueueName,
+        stats: &QueueStats,
+        lines: impl Iterator<Item = (u8, u64)> + Clone,
+        out: &mut Vec<u8>,
+    ) {
+        out.push(VERSION);
+        let name = name.as_str();
+        out.push(u8::try_from(name.len()).expect("a queue name has at most 255 bytes"));
+        out.extend_from_slice(name.as_bytes());
+        for counter in stats.counters() {
+            put_u64(out, counter);
+        }
+        let used = lines.filter(|(_, waiting)| *waiting > 0);
+        let count = u16::try_from(used.clone().count()).expect("there are 256 priorities");
+        out.extend_from_slice(&count.to_le_bytes());
+        for (priority, waiting) in used {
+            out.push(priority);
+            put_u64(out, waiting);
+        }
+    }
+
+    pub(crate) fn read(value: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(value);
+        if reader.u8("queue version")? != VERSION {
+            return Err(Malformed("unknown queue version"));
+        }
+        let len = reader.u8("queue name length")?;
+        let name =
+            QueueName::new(reader.text(len.into(), "queue name")?).map_err(|_| Malformed("queue name"))?;
+        let mut counters = [0; QueueStats::COUNTERS];
+        for counter in &mut counters {
+            *counter = reader.u64("queue counter")?;
+        }
+        let count = reader.u16("queue lines")?;
+        let mut lines = Vec::with_capacity(usize::from(count).min(256));
+        for _ in 0..count {
+            lines.push((reader.u8("line priority")?, reader.u64("line count")?));
+        }
+        reader.end("bytes behind a queue record")?;
+        Ok(Self { name, stats: QueueStats::from_counters(counters), lines })
+    }
+}
+
+/// Reads the value of a name row.
+pub(crate) fn read_queue_id(value: &[u8]) -> Result<u32, Malformed> {
+    Reader::new(value).u32("queue number")
+}

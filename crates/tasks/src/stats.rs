@@ -1,0 +1,101 @@
+//! What a queue counts.
+
+/// Counters of one queue, or of a whole shard. Part of the replicated state: equal on every replica.
+///
+/// Invariant: `pushed == waiting + leased + dead + acked + expired + cancelled`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// Tasks scheduled or due, now.
+    pub waiting: u64,
+    /// Tasks held by a consumer, now.
+    pub leased: u64,
+    /// Tasks out of attempts, kept, now.
+    pub dead: u64,
+    /// Tasks created, ever.
+    pub pushed: u64,
+    /// Deliveries, ever.
+    pub deliveries: u64,
+    /// Deliveries that were not a task's first, ever.
+    pub redelivered: u64,
+    /// Tasks acked, ever.
+    pub acked: u64,
+    /// Nacks, ever. With `lease_expired`: all failures.
+    pub failed: u64,
+    /// Leases that ran out, ever.
+    pub lease_expired: u64,
+    /// Tasks whose TTL ended them, ever.
+    pub expired: u64,
+    /// Tasks cancelled, ever.
+    pub cancelled: u64,
+}
+
+impl QueueStats {
+    /// Number of counters, in the order of the struct.
+    pub(crate) const COUNTERS: usize = 11;
+
+    /// Returns the counters in the order of the struct, which is their order in the row.
+    pub(crate) fn counters(&self) -> [u64; Self::COUNTERS] {
+        let Self {
+            waiting,
+            leased,
+            dead,
+            pushed,
+            deliveries,
+            redelivered,
+            acked,
+            failed,
+            lease_expired,
+            expired,
+            cancelled,
+        } = *self;
+        [
+            waiting,
+            leased,
+            dead,
+            pushed,
+            deliveries,
+            redelivered,
+            acked,
+            failed,
+            lease_expired,
+            expired,
+            cancelled,
+        ]
+    }
+
+    pub(crate) fn from_counters(counters: [u64; Self::COUNTERS]) -> Self {
+        let [
+            waiting,
+            leased,
+            dead,
+            pushed,
+            deliveries,
+            redelivered,
+            acked,
+            failed,
+            lease_expired,
+            expired,
+            cancelled,
+        ] = counters;
+        Self {
+            waiting,
+            leased,
+            dead,
+            pushed,
+            deliveries,
+            redelivered,
+            acked,
+            failed,
+            lease_expired,
+            expired,
+            cancelled,
+        }
+    }
+
+    /// Returns the sum of both, counter by counter.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let (mine, theirs) = (self.counters(), other.counters());
+        Self::from_counters(std::array::from_fn(|counter| mine[counter] + theirs[counter]))
+    }
+}

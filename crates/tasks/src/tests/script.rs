@@ -1,0 +1,443 @@
+//! Runs the golden scripts in `src/testscripts`: commands, a line `---`, and what they print.
+//!
+//! Each script is run twice: as it stands, and with the machine opened anew after every command, which must print the
+//! same. All invariants are checked after every command. `UPDATE_SCRIPTS=1` writes the output back: read the diff.
+//!
+//! ```text
+//! clock T                             later entries carry this time
+//! tick T [limit=N]                    the same, and an Advance
+//! push QUEUE [count= at= after= prio= payload= size= meta=k:v,k:v ttl= max= retry=initial:cap:percent:jitter
+//!             req=N,N,… batch=N raw=1]      req: each task's request, batch: the whole's, raw: no check
+//! pull QUEUE by=NAME [max= bytes= ttl=]
+//! ack|nack|release|extend ID… [token= delay= reason= ttl=]      the task's last token, unless one is given
+//! cancel ID…   get ID   list QUEUE [state= from= to= limit=]   stats QUEUE   next QUEUE   deadline   queues   rows
+//! restart      entry HEX              applies raw bytes
+//! A & B                               both in one entry
+//! ```
+//! A task is named by the number of its creation.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
+
+use super::strict::StrictStore;
+use crate::command::{Command, Due, NewTask, Retry, Settlement, Verdict};
+use crate::outcome::{Outcome, Refusal, Settled};
+use crate::{
+    EntryBuilder, ListFilter, Machine, PageToken, Phase, TaskInfo, TaskState, get, hydrate, list, queues,
+};
+
+const SHARD: ShardId = ShardId(3);
+
+#[cfg(not(feature = "bug-dedup-lost-at-restart"))]
+#[test]
+fn golden_scripts_print_what_they_claim() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/testscripts");
+    let update = std::env::var_os("UPDATE_SCRIPTS").is_some();
+    let paths = scripts(&root);
+    assert!(paths.len() >= 40, "the scripts are there");
+    let mut failed = String::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).expect("a script is UTF-8");
+        let (commands, expected) = text.split_once("---\n").unwrap_or((&text, ""));
+        let name = path.strip_prefix(&root).expect("found below").display().to_string();
+        let plain = Runner::run(&name, commands, false);
+        let restarted = Runner::run(&name, commands, true);
+        assert_eq!(plain, restarted, "{name}: a restart after each command changed an answer");
+        if update {
+            std::fs::write(&path, format!("{commands}---\n{plain}")).expect("the tree is writable");
+        } else if plain != expected {
+            write!(failed, "{name}:\n--- expected\n{expected}--- got\n{plain}\n").expect("to a string");
+        }
+    }
+    assert!(failed.is_empty(), "{failed}");
+}
+
+#[cfg(feature = "bug-dedup-lost-at-restart")]
+#[test]
+fn the_planted_bug_makes_a_repeated_create_twice_after_a_restart() {
+    let commands = "push mail req=1\nrestart\npush mail req=1\n";
+    assert_eq!(Runner::run("bug", commands, false), "created 1\ncreated 2\n");
+}
+
+#[cfg(not(feature = "bug-dedup-lost-at-restart"))]
+fn scripts(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() { paths.extend(scripts(&path)) } else { paths.push(path) }
+    }
+    paths.sort();
+    paths
+}
+
+struct Runner {
+    store: StrictStore,
+    machine: Machine,
+    clock: u64,
+    ids: BTreeMap<u64, TaskId>,
+    tokens: BTreeMap<TaskId, Token>,
+    out: String,
+}
+
+/// One line, cut into words: the verb, what it is about, and `key=value`.
+struct Line<'l> {
+    verb: &'l str,
+    about: Vec<&'l str>,
+    values: BTreeMap<&'l str, &'l str>,
+}
+
+impl<'l> Line<'l> {
+    fn parse(line: &'l str) -> Self {
+        let mut words = line.split_whitespace();
+        let verb = words.next().expect("not blank");
+        let (mut about, mut values) = (Vec::new(), BTreeMap::new());
+        for word in words {
+            match word.split_once('=') {
+                Some((key, value)) => assert!(values.insert(key, value).is_none(), "{key} twice"),
+                None => about.push(word),
+            }
+        }
+        Self { verb, about, values }
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        self.values
+            .get(key)
+            .map(|value| value.parse().unwrap_or_else(|_| panic!("{key}={value} is no number")))
+    }
+
+    fn queue(&self) -> QueueName {
+        QueueName::new(self.about[0]).expect("a valid queue name")
+    }
+}
+
+impl Runner {
+    fn run(name: &str, commands: &str, restarts: bool) -> String {
+        let store = StrictStore::default();
+        let machine = Machine::open(SHARD, &store).expect("empty");
+        let (ids, tokens) = (BTreeMap::new(), BTreeMap::new());
+        let mut runner = Self { store, machine, clock: 0, ids, tokens, out: String::new() };
+        for line in commands.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            runner.line(line);
+            runner
+                .machine
+                .check(&runner.store)
+                .unwrap_or_else(|broken| panic!("{name}: after {line:?}: {broken}"));
+            if restarts {
+                runner.reopen();
+            }
+        }
+        runner.out
+    }
+
+    fn reopen(&mut self) {
+        self.machine = Machine::open(SHARD, &self.store).expect("opens");
+    }
+
+    fn say(&mut self, text: impl std::fmt::Display) {
+        writeln!(self.out, "{text}").expect("to a string");
+    }
+
+    fn line(&mut self, text: &str) {
+        let parts: Vec<Line<'_>> = text.split(" & ").map(Line::parse).collect();
+        if self.read(&parts[0]) {
+            return;
+        }
+        let mut commands = Vec::new();
+        for part in &parts {
+            let Some(command) = self.command(part) else { return };
+            commands.push(command);
+        }
+        let mut entry = EntryBuilder::new(Millis(self.clock));
+        commands.iter().for_each(|command| entry.push(command));
+        let entry = entry.finish();
+        let outcomes = self.machine.apply(&mut self.store, &entry).expect("a built entry applies");
+        assert_eq!(outcomes.len(), commands.len());
+        for (command, outcome) in commands.iter().zip(&outcomes) {
+            self.print(command, outcome);
+        }
+    }
+
+    /// Runs a line that is no command; false if it is one.
+    fn read(&mut self, line: &Line<'_>) -> bool {
+        match line.verb {
+            "clock" => self.clock = line.about[0].parse().expect("a time"),
+            "restart" => self.reopen(),
+            "get" => {
+                let id = self.id(line.about[0]);
+                match get(&self.store, id).expect("reads") {
+                    Some(info) => self.say(describe(&info)),
+                    None => self.say("no such task"),
+                }
+            }
+            "list" => self.list(line),
+            "stats" => {
+                let text = self.machine.stats(&line.queue()).map_or("no such queue".into(), |stats| {
+                    let text = format!("{stats:?}");
+                    text.replace("QueueStats { ", "").replace(" }", "").replace(": ", "=").replace(',', "")
+                });
+                self.say(text);
+            }
+            "next" => {
+                let due = self.machine.next_due(&self.store, &line.queue()).expect("reads");
+                self.say(due.map_or("nothing waits".into(), |at| format!("next due at {}", at.0)));
+            }
+            "deadline" => {
+                let at = self.machine.next_deadline(&self.store).expect("reads");
+                self.say(at.map_or("no deadline".into(), |at| format!("next deadline at {}", at.0)));
+            }
+            "queues" => {
+                let names: Vec<String> = self.machine.queues().map(|(name, _)| name.to_string()).collect();
+                let mut stored = Vec::new();
+                while let Some(info) = queues(&self.store, stored.last(), 1).expect("reads").pop() {
+                    assert_eq!(self.machine.stats(&info.name), Some(info.stats));
+                    stored.push(info.name);
+                }
+                assert_eq!(names, stored.iter().map(ToString::to_string).collect::<Vec<_>>());
+                self.say(format_args!("queues: {}", names.join(" ")));
+            }
+            "rows" => self.say(format_args!("{} rows", self.store.len())),
+            "entry" => {
+                let hex = line.about.first().copied().unwrap_or("");
+                let bytes: Vec<u8> = (0..hex.len() / 2)
+                    .map(|n| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).expect("hex"))
+                    .collect();
+                match self.machine.apply(&mut self.store, &bytes) {
+                    Ok(outcomes) => self.say(format_args!("{outcomes:?}")),
+                    Err(fault) => self.say(format_args!("fault: {fault}")),
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn list(&mut self, line: &Line<'_>) {
+        let state = line.values.get("state").map(|state| match *state {
+            "waiting" => Phase::Waiting,
+            "leased" => Phase::Leased,
+            "dead" => Phase::Dead,
+            other => panic!("unknown state {other}"),
+        });
+        let filter =
+            ListFilter { state, from: line.number("from").map(Millis), to: line.number("to").map(Millis) };
+        let limit = line.number("limit").unwrap_or(1_000) as u32;
+        let mut after = None;
+        loop {
+            let page = list(&self.store, &line.queue(), filter, after.as_ref(), limit).expect("reads");
+            for info in &page.tasks {
+                assert_eq!(
+                    get(&self.store, info.id).expect("reads").as_ref(),
+                    Some(info),
+                    "list shows what get shows"
+                );
+                let state = format!("{:?}", info.state);
+                let state = state.split(' ').next().expect("a word").to_lowercase();
+                self.say(format_args!("- task {} at={} {state}", info.id.counter(), info.deliver_at.0));
+            }
+            let Some(next) = page.next else { break };
+            self.say("- next page");
+            after = Some(PageToken::from_bytes(&next.to_bytes()).expect("a token survives its bytes"));
+        }
+    }
+
+    fn id(&self, word: &str) -> TaskId {
+        let counter = word.parse().expect("a task's number");
+        self.ids.get(&counter).copied().unwrap_or_else(|| TaskId::new(Millis(0), SHARD, counter))
+    }
+
+    /// Builds the command of a line; None if the door would refuse it.
+    fn command(&mut self, line: &Line<'_>) -> Option<Command> {
+        let ttl = Duration(line.number("ttl").unwrap_or(1_000));
+        let delay = line.number("delay").map(Duration);
+        let reason = line.values.get("reason").copied().unwrap_or("").to_owned();
+        let verdict = match line.verb {
+            "push" => return self.push(line),
+            "pull" => {
+                return Some(Command::Lease {
+                    queue: line.queue(),
+                    consumer: line.values["by"].into(),
+                    max: line.number("max").unwrap_or(1) as u32,
+                    max_bytes: line.number("bytes").unwrap_or(u64::MAX),
+                    ttl,
+                });
+            }
+            "tick" => {
+                self.clock = line.about[0].parse().expect("a time");
+                return Some(Command::Advance { limit: line.number("limit").unwrap_or(1_000) as u32 });
+            }
+            "cancel" => return Some(Command::Cancel(line.about.iter().map(|word| self.id(word)).collect())),
+            "ack" => Verdict::Ack,
+            "nack" => Verdict::Nack { delay, reason },
+            "release" => Verdict::Release { delay: delay.unwrap_or_default() },
+            "extend" => Verdict::Extend { ttl },
+            verb => panic!("unknown command {verb}"),
+        };
+        let settlement = |word: &&str| {
+            let id = self.id(word);
+            let token = line.number("token").map(Token).or(self.tokens.get(&id).copied()).unwrap_or_default();
+            Settlement { id, token, verdict: verdict.clone() }
+        };
+        Some(Command::Settle(line.about.iter().map(settlement).collect()))
+    }
+
+    fn push(&mut self, line: &Line<'_>) -> Option<Command> {
+        let requests: Vec<&str> = line.values.get("req").map_or(Vec::new(), |list| list.split(',').collect());
+        let count = line.number("count").unwrap_or(requests.len().max(1) as u64);
+        let payload = match line.values.get("payload") {
+            Some(text) => Bytes::copy_from_slice(text.as_bytes()),
+            None => vec![b'.'; line.number("size").unwrap_or(0) as usize].into(),
+        };
+        let metadata = line.values.get("meta").map_or(Vec::new(), |pairs| {
+            let pair = |pair: &str| pair.split_once(':').map(|(key, value)| (key.into(), value.into()));
+            pairs.split(',').map(|text| pair(text).expect("key:value")).collect()
+        });
+        let retry = line.values.get("retry").map(|parts| {
+            let parts: Vec<u64> = parts.split(':').map(|part| part.parse().expect("a number")).collect();
+            Retry {
+                initial: Duration(parts[0]),
+                cap: Duration(parts[1]),
+                multiplier_percent: parts[2] as u32,
+                jitter_percent: parts[3] as u8,
+            }
+        });
+        let due = match (line.number("at"), line.number("after")) {
+            (Some(at), None) => Due::At(Millis(at)),
+            (None, Some(delay)) => Due::After(Duration(delay)),
+            _ => Due::Now,
+        };
+        let task = |n: u64| NewTask {
+            payload: payload.clone(),
+            metadata: metadata.clone(),
+            due,
+            priority: line.number("prio").map_or(Priority::default(), |priority| Priority(priority as u8)),
+            max_attempts: line.number("max").map(|max| max as u32),
+            retry,
+            ttl: line.number("ttl").map(Duration),
+            request: requests.get(n as usize).map(|text| RequestId(text.parse().expect("a number"))),
+        };
+        let request = line.number("batch").map(|request| RequestId(request.into()));
+        let command = Command::Create { queue: line.queue(), request, tasks: (0..count).map(task).collect() };
+        if line.number("raw").is_none()
+            && let Err(invalid) = command.check()
+        {
+            self.say(format_args!("invalid {invalid}"));
+            return None;
+        }
+        Some(command)
+    }
+
+    fn print(&mut self, command: &Command, outcome: &Outcome) {
+        match outcome {
+            Outcome::Created(results) => {
+                let mut text = String::from("created");
+                for id in results {
+                    let id = id.as_ref().expect("creates refuse nothing");
+                    self.ids.insert(id.counter(), *id);
+                    write!(text, " {}", id.counter()).expect("to a string");
+                }
+                self.say(text);
+            }
+            Outcome::Leased(leased) => {
+                let Command::Lease { consumer, .. } = command else { panic!("an answer to a lease") };
+                if leased.picks.is_empty() {
+                    self.say(format_args!("{consumer} <- nothing due"));
+                }
+                if leased.picks.len() > 10 {
+                    self.say(format_args!("{consumer} <- {} tasks", leased.picks.len()));
+                }
+                let bodies = hydrate(&self.store, &leased.picks).expect("reads");
+                for (pick, body) in leased.picks.iter().zip(bodies) {
+                    let body = body.expect("just picked");
+                    assert_eq!(body.payload.len(), pick.payload_bytes as usize);
+                    self.tokens.insert(pick.id, pick.token);
+                    if leased.picks.len() > 10 {
+                        continue;
+                    }
+                    self.say(format_args!(
+                        "{consumer} <- task {} token={} due={} delivery={} failures={} until={}",
+                        pick.id.counter(),
+                        pick.token,
+                        pick.due.0,
+                        pick.deliveries,
+                        pick.failures,
+                        leased.until.0
+                    ));
+                }
+            }
+            Outcome::Settled(results) => {
+                let Command::Settle(settlements) = command else { panic!("an answer to a settle") };
+                for (settlement, result) in settlements.iter().zip(results) {
+                    let task = settlement.id.counter();
+                    let text = match result {
+                        Ok(Settled::Acked) => "acked".into(),
+                        Ok(Settled::Retried(at)) => format!("due again at {}", at.0),
+                        Ok(Settled::Dead) => "dead".into(),
+                        Ok(Settled::Extended(until)) => format!("leased until {}", until.0),
+                        Err(refusal) => refused(refusal),
+                    };
+                    self.say(format_args!("task {task} {text}"));
+                }
+            }
+            Outcome::Cancelled(results) => {
+                let Command::Cancel(ids) = command else { panic!("an answer to a cancel") };
+                for (id, result) in ids.iter().zip(results) {
+                    let text = result.as_ref().map_or_else(refused, |()| "cancelled".into());
+                    self.say(format_args!("task {} {text}", id.counter()));
+                }
+            }
+            Outcome::Advanced { more } => self.say(if *more { "advanced, more to do" } else { "advanced" }),
+        }
+    }
+}
+
+fn refused(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::NotFound(_) => "refused: not found".into(),
+        Refusal::TooManyQueues(queues) => format!("refused: {queues} queues already"),
+        Refusal::LeaseLost { token, .. } => format!("refused: lease {token} is lost"),
+    }
+}
+
+fn describe(info: &TaskInfo) -> String {
+    let mut text = format!("task {} in {}: ", info.id.counter(), info.queue);
+    match &info.state {
+        TaskState::Waiting { .. } => text += "waiting",
+        TaskState::Leased { until, token, consumer } => {
+            write!(text, "leased until={} token={token} by={consumer}", until.0).expect("to a string");
+        }
+        TaskState::Dead { since, reason } => {
+            write!(text, "dead since={} reason={reason}", since.0).expect("to a string")
+        }
+    }
+    write!(
+        text,
+        " at={} prio={} created={} deliveries={} failures={}/{}",
+        info.deliver_at.0,
+        info.priority.0,
+        info.created_at.0,
+        info.deliveries,
+        info.failures,
+        info.max_attempts
+    )
+    .expect("to a string");
+    if let Some(at) = info.expires_at {
+        write!(text, " expires={}", at.0).expect("to a string");
+    }
+    if let Some(error) = &info.last_error {
+        let cut: String = error.chars().take(40).collect();
+        write!(text, " error={cut:?}({})", error.len()).expect("to a string");
+    }
+    for (key, value) in &info.metadata {
+        write!(text, " {key}:{value}").expect("to a string");
+    }
+    if !info.payload.is_empty() {
+        let cut = &info.payload[..info.payload.len().min(20)];
+        write!(text, " payload={}({})", String::from_utf8_lossy(cut), info.payload.len())
+            .expect("to a string");
+    }
+    text
+}

@@ -1,0 +1,58 @@
+//! Every limit of z4, named, with what happens past it. Start values: DESIGN §11.
+
+/// Largest payload of one task, bytes. Past it: `Invalid`.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Most tasks in one batch. Past it: `Invalid`.
+pub const BATCH_TASKS_MAX: usize = 8_192;
+/// Most bytes in one batch, payloads and metadata together. Past it: `Invalid`.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Bytes after which no further command joins a log entry. One command may exceed it alone.
+pub const ENTRY_BYTES_TARGET: usize = 1 << 20;
+/// Largest log entry, bytes: one full batch and its framing.
+pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX + (4 << 20);
+/// Bytes of requests a host holds between accept and answer. Past it: `Overloaded`.
+pub const INBOX_BYTES_MAX: usize = 48 << 20;
+/// Bytes of leased tasks a host holds until the consumer's socket takes them. Past it nothing is leased.
+pub const OUTBOX_BYTES_MAX: usize = 48 << 20;
+/// Consumers a host serves at once. Past it: `Overloaded`.
+pub const CONSUMERS_MAX: usize = 20_000;
+/// Entries a group may have proposed and not yet applied. Past it the inbox fills.
+pub const PROPOSALS_INFLIGHT_MAX: usize = 64;
+/// Most tasks one consumer may hold as credit. Past it: `Invalid`.
+pub const CONSUMER_CREDIT_TASKS_MAX: u32 = 10_000;
+/// Most payload bytes one consumer may hold as credit. Past it: `Invalid`.
+pub const CONSUMER_CREDIT_BYTES_MAX: u64 = 64 << 20;
+/// Most tasks one Lease command picks; more credit is served by further commands.
+pub const LEASE_TASKS_MAX: u32 = 1_000;
+/// Most metadata pairs of a task. Past it: `Invalid`.
+pub const METADATA_KEYS_MAX: usize = 64;
+/// Most bytes of metadata keys and values of a task. Past it: `Invalid`.
+pub const METADATA_BYTES_MAX: usize = 16 << 10;
+/// Longest queue name, bytes of UTF-8. Past it: `Invalid`.
+pub const QUEUE_NAME_BYTES_MAX: usize = 255;
+/// Most queues of one shard; a create that would add one more is refused. Their records are kept in memory.
+pub const QUEUES_PER_SHARD_MAX: usize = 100_000;
+/// Longest consumer name, bytes of UTF-8. Past it: `Invalid`.
+pub const CONSUMER_NAME_BYTES_MAX: usize = 255;
+/// Longest failure reason kept with a task, bytes; longer ones are cut at a character boundary.
+pub const REASON_BYTES_MAX: usize = 1_024;
+/// Longest client request id, bytes. Past it: `Invalid`.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Largest gRPC or peer frame, bytes.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+/// How long a create's request id is remembered, shard time in milliseconds.
+pub const REQUEST_WINDOW_MS: u64 = 10 * 60 * 1_000;
+/// Deliveries that fail before a task is dead, unless the task says otherwise.
+pub const MAX_ATTEMPTS_DEFAULT: u32 = 20;
+/// Lease a consumer gets when it names none, milliseconds.
+pub const LEASE_MS_DEFAULT: u64 = 30_000;
+/// Shortest and longest lease, milliseconds. Outside: `Invalid`.
+pub const LEASE_MS_MIN: u64 = 100;
+/// See [`LEASE_MS_MIN`].
+pub const LEASE_MS_MAX: u64 = 12 * 3_600 * 1_000;
+/// Most tasks in one page of a list.
+pub const LIST_PAGE_MAX: u32 = 1_000;
+/// Most settlements in one call or frame. Past it: `Invalid`.
+pub const SETTLE_BATCH_MAX: usize = 10_000;
+/// Task shards created at bootstrap unless configured.
+pub const TASK_SHARDS_DEFAULT: u32 = 4;
