@@ -48,10 +48,13 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
-    /// Returns a failure; the task is retried by its policy, until its attempts are used up.
+    /// Returns a failure; the task is retried by its policy, until its attempts are used up. Of the reason, 1,024 bytes
+    /// are kept.
     #[must_use]
     pub fn new(reason: impl fmt::Display) -> Self {
-        Self { delay: None, reason: reason.to_string() }
+        let reason = reason.to_string();
+        // Cut here already: it waits with thousands of others until it is sent.
+        Self { delay: None, reason: crate::task::cut(&reason).to_owned() }
     }
 
     /// Names the wait before the next delivery, instead of the policy: a Retry-After.
@@ -80,7 +83,7 @@ pub struct Counts {
     pub failed: u64,
     /// Tasks given back.
     pub released: u64,
-    /// Settlements refused because the lease was over; such a task is delivered again.
+    /// Deliveries whose lease was over before they were settled; such a task is delivered again.
     pub lost: u64,
     /// Settlements that were not confirmed when the consumer ended; such a task may be delivered again.
     pub unsettled: u64,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use z4_proto::convert::{self, timestamp};
 use z4_proto::v1;
+use z4_types::limits::REASON_BYTES_MAX;
 use z4_types::{Millis, TaskId, Token};
 
 use crate::Error;
@@ -170,7 +171,7 @@ pub enum Verdict {
     Nack {
         /// Wait before the next delivery; None: by the retry policy.
         delay: Option<Duration>,
-        /// Kept with the task as its last error.
+        /// Kept with the task as its last error; what is past 1,024 bytes is cut off.
         reason: String,
     },
     /// Given back: nobody's fault, counts no failure.
@@ -203,7 +204,7 @@ impl Settlement {
         let verdict = match &self.verdict {
             Verdict::Ack => Pb::Ack(v1::Ack {}),
             Verdict::Nack { delay, reason } => {
-                Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason: reason.clone() })
+                Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason: cut(reason).to_owned() })
             }
             Verdict::Release { delay } => {
                 Pb::Release(v1::Release { delay: (!delay.is_zero()).then(|| pb_duration(*delay)) })
@@ -362,8 +363,33 @@ fn time(at: Option<z4_proto::Timestamp>, field: &str) -> Result<Millis, Error> {
     Ok(at.map_or(Ok(Millis(0)), |at| convert::millis(at, field))?)
 }
 
+/// Returns as much of a failure's reason as is kept with a task, cut at a character boundary. The server would cut it
+/// too, but a thousand uncut ones may make a frame it does not read at all.
+pub(crate) fn cut(reason: &str) -> &str {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}
+
 /// Returns a span as its message; one past 10,000 years is cut there.
 pub(crate) fn pb_duration(span: Duration) -> z4_proto::Duration {
     let ms = span.as_nanos().div_ceil(1_000_000);
     convert::pb_duration(z4_types::Duration(u64::try_from(ms).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_cut_at_a_character_boundary() {
+        let check = |text: &str, kept: usize| assert_eq!(cut(text), &text[..kept]);
+        check("", 0);
+        check(&"x".repeat(REASON_BYTES_MAX), REASON_BYTES_MAX);
+        check(&"x".repeat(REASON_BYTES_MAX + 1), REASON_BYTES_MAX);
+        // Two bytes each, after an odd one: the limit falls into a character.
+        check(&format!("x{}", "é".repeat(REASON_BYTES_MAX)), REASON_BYTES_MAX - 1);
+    }
 }

@@ -3,7 +3,7 @@
 //! Two phases. While serving, it keeps a Pull stream open with credit. While draining, the stream is closed on our
 //! side, which voids the credit; what is left is settled by unary calls, so nothing depends on one connection.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use z4_proto::reason;
 use z4_proto::v1::{self, pull_reply};
 use z4_types::{Kind, TaskId, Token};
 
-use super::outbox::Outbox;
+use super::outbox::{Extended, Outbox};
 use super::{ConsumerBuilder, Counts, HandlerError};
 use crate::backoff::Backoff;
 use crate::call::named;
@@ -33,6 +33,8 @@ const FRAMES_MAX: usize = 4;
 const REQUESTS_QUEUED_MAX: usize = 32;
 /// Pause when the stream takes no more, which has no other wake-up.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(20);
+/// A stream that stood so long was no failure: the wait before the next one starts anew. Longer than the longest wait.
+const STEADY: Duration = Duration::from_secs(10);
 /// After the drain timeout, unconfirmed settlements are given up after this many client deadlines.
 const DRAIN_DEADLINES: u32 = 2;
 
@@ -44,10 +46,15 @@ struct Held {
     id: TaskId,
     token: Token,
     bytes: i64,
+    /// When to extend its lease next: its place in `extensions`.
+    extend_at: Instant,
+    /// An extension is in the outbox, and another one would add nothing.
+    extending: bool,
 }
 
 struct Link {
     address: String,
+    since: Instant,
     stream: Duplex<v1::PullRequest, v1::PullReply>,
     /// The server has said that it goes away.
     draining: bool,
@@ -70,11 +77,12 @@ pub(super) struct Driver<H> {
     /// Payload bytes of `held`.
     held_bytes: i64,
     next_key: u64,
-    ready: VecDeque<(u64, Task)>,
+    /// Not begun, by key: in the order of delivery.
+    ready: BTreeMap<u64, Task>,
     running: JoinSet<Handled>,
     keys: HashMap<Id, u64>,
-    /// When to extend what. In order of time, because every lease is extended after the same span.
-    extensions: VecDeque<(Instant, u64)>,
+    /// When to extend what. Invariant: only what is in `held`, once each.
+    extensions: BTreeSet<(Instant, u64)>,
     outbox: Outbox,
     counts: Counts,
 }
@@ -97,10 +105,10 @@ where
             held: BTreeMap::new(),
             held_bytes: 0,
             next_key: 0,
-            ready: VecDeque::new(),
+            ready: BTreeMap::new(),
             running: JoinSet::new(),
             keys: HashMap::new(),
-            extensions: VecDeque::new(),
+            extensions: BTreeSet::new(),
             outbox: Outbox::default(),
             counts: Counts::default(),
         }
@@ -131,7 +139,7 @@ where
 
     fn start_handlers(&mut self) {
         while self.running.len() < self.rules.concurrency
-            && let Some((key, task)) = self.ready.pop_front()
+            && let Some((key, task)) = self.ready.pop_first()
         {
             let handler = Arc::clone(&self.handler);
             // Called inside the spawned task, so that a handler that panics before its first await ends only that.
@@ -156,23 +164,50 @@ where
     }
 
     fn settle(&mut self, key: u64, verdict: Verdict) {
-        let Held { id, token, bytes } = self.held.remove(&key).expect("a task is held until its one verdict");
-        self.held_bytes -= bytes;
-        self.outbox.push(Settlement { id, token, verdict });
+        let Held { id, token, .. } = self.let_go(key).expect("a task is held until its one verdict");
+        self.outbox.push(key, Settlement { id, token, verdict });
     }
 
-    /// Extends what is still held at half of its lease: early enough to try again before it ends.
+    /// Takes a task out of our hands.
+    fn let_go(&mut self, key: u64) -> Option<Held> {
+        let held = self.held.remove(&key)?;
+        self.held_bytes -= held.bytes;
+        self.extensions.remove(&(held.extend_at, key));
+        Some(held)
+    }
+
+    /// Extends what is still held at half of its lease: early enough to try again before it ends. While nobody answers,
+    /// one word of each lease waits, not one more for every half.
     fn extend(&mut self, now: Instant) {
-        while let Some(&(at, key)) = self.extensions.front() {
-            let held = self.held.get(&key);
-            if held.is_some() && at > now {
-                return;
-            }
-            self.extensions.pop_front();
-            if let Some(Held { id, token, .. }) = held {
+        while let Some(&(at, key)) = self.extensions.first()
+            && at <= now
+        {
+            self.extensions.pop_first();
+            let held = self.held.get_mut(&key).expect("an extension goes with its task");
+            held.extend_at = now + self.lease / 2;
+            self.extensions.insert((held.extend_at, key));
+            if !held.extending {
+                held.extending = true;
                 let verdict = Verdict::Extend { lease: self.lease };
-                self.outbox.push(Settlement { id: *id, token: *token, verdict });
-                self.extensions.push_back((now + self.lease / 2, key));
+                self.outbox.push(key, Settlement { id: held.id, token: held.token, verdict });
+            }
+        }
+    }
+
+    /// Takes the answers to a frame of settlements.
+    fn answered(&mut self, seq: u64, failure: impl FnMut(usize) -> Option<Error>) {
+        for Extended { key, over } in self.outbox.answered(seq, failure, &mut self.counts) {
+            // None: its verdict is on the way, and will find out by itself.
+            let Some(held) = self.held.get_mut(&key) else { continue };
+            held.extending = false;
+            if !over {
+                continue;
+            }
+            self.extensions.remove(&(held.extend_at, key));
+            // Somebody else may run it, so no handler of ours begins. One that did begin finds out by its verdict.
+            if self.ready.remove(&key).is_some() {
+                self.let_go(key);
+                self.counts.lost += 1;
             }
         }
     }
@@ -207,7 +242,7 @@ where
             total: None,
         };
         stream.try_send(pull.open_request()).expect("the queue of a new stream is empty");
-        self.link = Some(Link { address, stream, draining: false, tasks: 0, bytes: 0 });
+        self.link = Some(Link { address, since: now, stream, draining: false, tasks: 0, bytes: 0 });
     }
 
     /// Sends settlements, and credit for what is no longer held.
@@ -249,7 +284,7 @@ where
 
     fn timer(&self, now: Instant) -> Option<Instant> {
         let pause = (self.paused_until > now).then_some(self.paused_until);
-        let extension = self.extensions.front().map(|(at, _)| *at);
+        let extension = self.extensions.first().map(|(at, _)| *at);
         let answer =
             self.outbox.oldest().map(|at| at + self.rules.client.timeout()).filter(|_| self.link.is_some());
         [pause, extension, answer].into_iter().flatten().min()
@@ -258,8 +293,8 @@ where
     fn replied(&mut self, reply: v1::PullReply) {
         match reply.message {
             Some(pull_reply::Message::Opened(opened)) => {
+                // No reason to reset the backoff: a stream that dies of what we send opens every time.
                 self.lease = lease_of(&opened, self.rules.lease);
-                self.backoff.reset();
             }
             Some(pull_reply::Message::Tasks(batch)) => {
                 for task in batch.tasks {
@@ -291,10 +326,11 @@ where
         self.counts.delivered += 1;
         let key = self.next_key;
         self.next_key += 1;
-        self.held.insert(key, Held { id: task.id, token: task.token, bytes });
+        let extend_at = Instant::now() + self.lease / 2;
+        self.held.insert(key, Held { id: task.id, token: task.token, bytes, extend_at, extending: false });
         self.held_bytes += bytes;
-        self.extensions.push_back((Instant::now() + self.lease / 2, key));
-        self.ready.push_back((key, task));
+        self.extensions.insert((extend_at, key));
+        self.ready.insert(key, task);
     }
 
     fn settled(&mut self, settled: pull_reply::Settled) {
@@ -305,7 +341,7 @@ where
                 .into_iter()
                 .map(|item| (item.index as usize, item.failure.unwrap_or_default().into()))
                 .collect();
-            return self.outbox.answered(settled.seq, |index| errors.remove(&index), &mut self.counts);
+            return self.answered(settled.seq, |index| errors.remove(&index));
         };
         self.not_settled(settled.seq, Error::from(failure));
     }
@@ -320,15 +356,15 @@ where
             }
             self.paused_until = Instant::now() + self.backoff.next(error.retry_after());
         } else {
-            self.outbox.answered(seq, |_| Some(error.clone()), &mut self.counts);
+            self.answered(seq, |_| Some(error.clone()));
         }
     }
 
-    /// The stream is over. What is held stays held; what was not answered is in doubt.
+    /// The stream is over. What is held stays held.
     fn link_failed(&mut self, error: Option<Error>) -> Result<(), Error> {
-        let Some(link) = self.link.take() else { return Ok(()) };
-        self.outbox.all_lost();
+        let Some(link) = self.take_link(error.as_ref()) else { return Ok(()) };
         let error = error.map(|error| named(error, &link.address));
+        let asked = error.as_ref().and_then(Error::retry_after);
         if let Some(error) = error.filter(|e| matches!(e.kind(), Kind::Invalid | Kind::Unsupported)) {
             return Err(error);
         }
@@ -336,8 +372,20 @@ where
             self.rules.client.endpoints().failed(&link.address);
         }
         tracing::debug!(address = link.address, "pull stream ended; opening another");
-        self.paused_until = Instant::now() + self.backoff.next(None);
+        let now = Instant::now();
+        if link.since + STEADY <= now {
+            self.backoff.reset();
+        }
+        self.paused_until = now + self.backoff.next(asked);
         Ok(())
+    }
+
+    /// Gives up the stream, because of `error` if there is one. What was sent and not answered is in doubt.
+    fn take_link(&mut self, error: Option<&Error>) -> Option<Link> {
+        let link = self.link.take()?;
+        let sent = error.is_none_or(|error| error.reason() != reason::UNREACHABLE);
+        self.outbox.all_back(sent);
+        Some(link)
     }
 
     /// Stops taking, finishes what runs, gives back the rest, settles everything.
@@ -351,15 +399,15 @@ where
         let mut settling: Option<(u64, Settling)> = None;
         loop {
             let now = Instant::now();
-            while let Some((key, _)) = self.ready.pop_front() {
+            while let Some((key, _)) = self.ready.pop_first() {
                 self.settle(key, Verdict::Release { delay: Duration::ZERO });
             }
             if now >= cut_off {
                 self.running.abort_all();
             }
             self.extend(now);
-            if now >= link_until && self.link.take().is_some() {
-                self.outbox.all_lost();
+            if now >= link_until {
+                self.take_link(None);
             }
             // Frames of the stream that are under way count as such: words of one lease keep their order.
             if settling.is_none() && self.link.is_none() && now >= self.paused_until {
@@ -370,22 +418,20 @@ where
             }
             let all_done = self.running.is_empty() && self.outbox.is_empty() && self.link.is_none();
             if all_done || now >= give_up {
-                self.counts.unsettled = self.outbox.len() as u64;
+                self.counts.unsettled = self.outbox.unsettled();
                 return self.counts;
             }
             let mut timers = vec![give_up];
             timers.extend((now < cut_off && !self.running.is_empty()).then_some(cut_off));
             timers.extend(self.link.is_some().then_some(link_until));
             timers.extend((self.paused_until > now).then_some(self.paused_until));
-            timers.extend(self.extensions.front().map(|(at, _)| *at));
+            timers.extend(self.extensions.first().map(|(at, _)| *at));
             let timer = timers.into_iter().min().expect("it holds give_up");
             tokio::select! {
                 reply = receive(&mut self.link), if self.link.is_some() => match reply {
                     Ok(Some(reply)) => self.replied(reply),
-                    Ok(None) | Err(_) => {
-                        self.link = None;
-                        self.outbox.all_lost();
-                    }
+                    Ok(None) => drop(self.take_link(None)),
+                    Err(error) => drop(self.take_link(Some(&error))),
                 },
                 Some(done) = self.running.join_next_with_id(), if !self.running.is_empty() => self.handled(done),
                 answer = answer(&mut settling), if settling.is_some() => {
@@ -393,7 +439,7 @@ where
                     match answer {
                         Ok(answers) => {
                             let mut answers = answers.into_iter();
-                            self.outbox.answered(seq, |_| answers.next()?.err(), &mut self.counts);
+                            self.answered(seq, |_| answers.next()?.err());
                         }
                         Err(error) => self.not_settled(seq, error),
                     }
@@ -429,4 +475,34 @@ fn unanswered(address: &str, timeout: Duration) -> Error {
         reason::DEADLINE_EXCEEDED,
         format!("{address} did not answer settlements within {timeout:?}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Client;
+
+    /// A task that lives long in front of many short ones must not keep what is over in memory (P10).
+    #[tokio::test]
+    async fn p10_a_finished_task_leaves_nothing_to_extend() {
+        let rules = Client::connect(["h:1"]).expect("address").consumer("q");
+        let (_stop, stopped) = watch::channel(false);
+        let mut driver = Driver::new(rules, |_| async { Ok(()) }, stopped);
+        for number in 0..100 {
+            let id = TaskId(number).to_string();
+            driver.delivered(v1::LeasedTask { id, ..Default::default() });
+        }
+        let scheduled =
+            |driver: &Driver<_>| driver.extensions.iter().map(|(_, key)| *key).collect::<Vec<_>>();
+        assert_eq!(scheduled(&driver), (0..100).collect::<Vec<_>>());
+        for key in 1..100 {
+            driver.settle(key, Verdict::Ack);
+        }
+        assert_eq!(scheduled(&driver), [0]);
+        // Nobody answers, so however often its half comes it has one word in the outbox.
+        for half in 1..10 {
+            driver.extend(Instant::now() + driver.lease * half);
+        }
+        assert_eq!((scheduled(&driver), driver.outbox.waiting()), (vec![0], 99 + 1));
+    }
 }

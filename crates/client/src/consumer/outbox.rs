@@ -3,6 +3,8 @@
 //! # Invariants
 //! - Each word is in `waiting` or in exactly one frame of `flying`, until the server answers it.
 //! - Words in doubt go first and in their old order: an extension must not follow the ack of the same lease.
+//! - A frame stays far below what the server reads: at most 1,000 words, and each is bounded, its reason included. A
+//!   larger one would end every stream it is sent on.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,8 +22,10 @@ const FRAME_WORDS_MAX: usize = SETTLE_BATCH_MAX / 10;
 /// One word on its way.
 #[derive(Debug)]
 struct Word {
+    /// The driver's name of the task.
+    key: u64,
     settlement: Settlement,
-    /// It was sent once without an answer, so "the lease is over" may mean that it was done.
+    /// It was sent once without an answer, so it may have been done.
     in_doubt: bool,
 }
 
@@ -30,6 +34,32 @@ impl Word {
     fn ends(&self) -> u32 {
         u32::from(!matches!(self.settlement.verdict, Verdict::Extend { .. }))
     }
+
+    /// Returns whether `error`, the answer to a word in doubt, tells that the first sending did it.
+    fn was_done(&self, error: &Error) -> bool {
+        self.in_doubt
+            && match self.settlement.verdict {
+                // Nothing is left of an acked task. One that is still there was not acked: its lease had ended before.
+                Verdict::Ack => error.kind() == Kind::NotFound,
+                // These end the lease and keep the task, which somebody else may have finished since.
+                Verdict::Nack { .. } | Verdict::Release { .. } => is_over(error),
+                Verdict::Extend { .. } => false,
+            }
+    }
+}
+
+/// The lease is over, or even the task.
+fn is_over(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Conflict | Kind::NotFound)
+}
+
+/// The answer to an extension.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Extended {
+    /// The task, as it was pushed.
+    pub(super) key: u64,
+    /// The lease is over: somebody else may hold the task.
+    pub(super) over: bool,
 }
 
 /// Words that were sent together.
@@ -49,8 +79,8 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, settlement: Settlement) {
-        let word = Word { settlement, in_doubt: false };
+    pub(super) fn push(&mut self, key: u64, settlement: Settlement) {
+        let word = Word { key, settlement, in_doubt: false };
         self.ending += word.ends();
         self.waiting.push_back(word);
     }
@@ -60,9 +90,10 @@ impl Outbox {
         self.ending
     }
 
-    /// Returns how many words are not answered.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.flying.values().map(|frame| frame.words.len()).sum::<usize>()
+    /// Returns how many words that end a lease are not answered.
+    pub(super) fn unsettled(&self) -> u64 {
+        let flying = self.flying.values().flat_map(|frame| &frame.words);
+        self.waiting.iter().chain(flying).map(|word| u64::from(word.ends())).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -100,11 +131,12 @@ impl Outbox {
         self.back(seq, true);
     }
 
-    /// The answers to all frames are lost, together with the stream.
-    pub(super) fn all_lost(&mut self) {
+    /// The stream is over, and with it the answers to all frames. Not `in_doubt`: it was never opened, so nothing was
+    /// sent.
+    pub(super) fn all_back(&mut self, in_doubt: bool) {
         let seqs: Vec<u64> = self.flying.keys().rev().copied().collect();
         for seq in seqs {
-            self.back(seq, true);
+            self.back(seq, in_doubt);
         }
     }
 
@@ -122,30 +154,89 @@ impl Outbox {
         self.flying.values().map(|frame| frame.sent_at).min()
     }
 
-    /// Takes the answers to a frame, a failure by index where there is one, and counts them.
+    /// Takes the answers to a frame, a failure by index where there is one, and counts them. Returns those to
+    /// extensions.
     pub(super) fn answered(
         &mut self,
         seq: u64,
         mut failure: impl FnMut(usize) -> Option<Error>,
         counts: &mut Counts,
-    ) {
-        let Some(frame) = self.flying.remove(&seq) else { return };
+    ) -> Vec<Extended> {
+        let mut extended = Vec::new();
+        let Some(frame) = self.flying.remove(&seq) else { return extended };
         for (index, word) in frame.words.into_iter().enumerate() {
             let failure = failure(index);
-            let over = |e: &Error| matches!(e.kind(), Kind::Conflict | Kind::NotFound);
-            // Sent twice and now over: the first time did it.
-            let done = failure.as_ref().is_none_or(|error| word.in_doubt && over(error));
+            let done = failure.as_ref().is_none_or(|error| word.was_done(error));
             match (&word.settlement.verdict, done) {
                 (Verdict::Ack, true) => counts.acked += 1,
                 (Verdict::Nack { .. }, true) => counts.failed += 1,
                 (Verdict::Release { .. }, true) => counts.released += 1,
-                // The verdict that follows will find out and be counted.
-                (Verdict::Extend { .. }, _) => {}
+                (Verdict::Extend { .. }, _) => {
+                    extended.push(Extended { key: word.key, over: failure.as_ref().is_some_and(is_over) });
+                }
                 (_, false) => counts.lost += 1,
             }
             if let (Some(error), false) = (failure, done) {
                 let Settlement { id, token, .. } = word.settlement;
                 tracing::warn!(%id, %token, %error, "settlement refused");
+            }
+        }
+        extended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use z4_proto::reason;
+    use z4_types::{TaskId, Token};
+
+    impl Outbox {
+        /// Returns how many words wait, extensions included.
+        pub(in crate::consumer) fn waiting(&self) -> usize {
+            self.waiting.len()
+        }
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum First {
+        Lost,
+        NeverSent,
+    }
+
+    /// Sends `verdict` twice, the second time refused by `kind`; returns what is counted.
+    fn counted(verdict: Verdict, first: First, kind: Kind) -> Counts {
+        let mut outbox = Outbox::default();
+        outbox.push(0, Settlement { id: TaskId(1), token: Token(1), verdict });
+        let now = Instant::now();
+        outbox.next(1, 1, now).expect("the first time");
+        outbox.all_back(first == First::Lost);
+        assert_eq!(outbox.unsettled(), 1);
+        let (seq, _) = outbox.next(1, 1, now).expect("the second time");
+        let mut counts = Counts::default();
+        outbox.answered(seq, |_| Some(Error::new(kind, reason::LEASE_LOST, "x")), &mut counts);
+        assert!(outbox.is_empty());
+        counts
+    }
+
+    #[test]
+    fn only_a_word_that_may_have_been_done_counts_as_done() {
+        let nack = || Verdict::Nack { delay: None, reason: String::new() };
+        let release = || Verdict::Release { delay: Duration::ZERO };
+        let lost = Counts { lost: 1, ..Counts::default() };
+        let acked = Counts { acked: 1, ..Counts::default() };
+        let failed = Counts { failed: 1, ..Counts::default() };
+        let released = Counts { released: 1, ..Counts::default() };
+
+        assert_eq!(counted(Verdict::Ack, First::Lost, Kind::NotFound), acked);
+        assert_eq!(counted(Verdict::Ack, First::Lost, Kind::Conflict), lost, "still there, so not acked");
+        for kind in [Kind::NotFound, Kind::Conflict] {
+            assert_eq!(counted(nack(), First::Lost, kind), failed);
+            assert_eq!(counted(release(), First::Lost, kind), released);
+            for verdict in [Verdict::Ack, nack(), release()] {
+                assert_eq!(counted(verdict, First::NeverSent, kind), lost);
             }
         }
     }

@@ -11,7 +11,7 @@ use z4_proto::v1::{self, pull_reply, pull_request};
 use z4_types::TaskId;
 
 use super::*;
-use crate::fake::{Fake, Pull};
+use crate::fake::{Fake, Pull, dead_address};
 
 fn leased(number: u128) -> v1::LeasedTask {
     v1::LeasedTask {
@@ -133,6 +133,221 @@ async fn a_broken_stream_is_opened_again_and_unanswered_acks_are_sent_again() {
     drop(session);
     let counts = drained.await.expect("no panic").expect("drained");
     assert_eq!((counts.acked, counts.lost), (1, 0));
+}
+
+/// Reads until settlements come, opening the stream if it is new.
+async fn next_settlements(session: &mut Pull) -> (u64, Vec<v1::Settlement>) {
+    loop {
+        match session.next().await.and_then(|r| r.message).expect("open") {
+            pull_request::Message::Open(_) => {
+                send(session, pull_reply::Message::Opened(pull_reply::Opened::default())).await;
+            }
+            pull_request::Message::Settle(settle) => return (settle.seq, settle.settlements),
+            pull_request::Message::Credit(_) => {}
+        }
+    }
+}
+
+/// Refuses the word at `index`, confirms the others.
+async fn refuse(session: &Pull, seq: u64, index: usize, kind: Kind, reason: &'static str) {
+    let errors = vec![z4_proto::status::Failure::new(kind, reason, "refused").to_item(index)];
+    send(session, pull_reply::Message::Settled(pull_reply::Settled { seq, errors, failure: None })).await;
+}
+
+async fn drained(consumer: Consumer, mut session: Pull) -> Counts {
+    let drained = tokio::spawn(consumer.drain());
+    while session.next().await.is_some() {}
+    drop(session);
+    drained.await.expect("no panic").expect("drained")
+}
+
+#[tokio::test]
+async fn an_ack_without_an_answer_whose_lease_was_lost_is_no_ack() {
+    let mut fake = Fake::start().await;
+    let consumer = builder(&fake).run(|_| async { Ok(()) }).expect("consumer");
+    let mut session = fake.pull().await;
+    opened(&mut session).await;
+    deliver(&session, [1]).await;
+    assert_eq!(acks(&settlements(&mut session).await.expect("open").1), [1]);
+    session.fail(Status::unavailable("the host died before it answered")).await;
+
+    let mut session = fake.pull().await;
+    let (seq, words) = next_settlements(&mut session).await;
+    assert_eq!(acks(&words), [1]);
+    // The task is still there under another lease: had the first ack been done, it would be gone.
+    refuse(&session, seq, 0, Kind::Conflict, reason::LEASE_LOST).await;
+    let counts = drained(consumer, session).await;
+    assert_eq!((counts.acked, counts.lost), (0, 1));
+}
+
+#[tokio::test]
+async fn an_ack_that_no_host_was_there_for_is_not_in_doubt() {
+    let (mut first, mut second) = (Fake::start().await, Fake::start().await);
+    let addresses = [first.address.clone(), dead_address().await, second.address.clone()];
+    let client = Client::connect(addresses).expect("addresses");
+    let finish = Arc::new(Notify::new());
+    let may_finish = Arc::clone(&finish);
+    let handler = move |_| {
+        let may_finish = Arc::clone(&may_finish);
+        async move {
+            may_finish.notified().await;
+            Ok(())
+        }
+    };
+    let consumer = client.consumer("q").run(handler).expect("consumer");
+    let mut session = first.pull().await;
+    opened(&mut session).await;
+    deliver(&session, [1]).await;
+    session.fail(Status::unavailable("the host died")).await;
+    while client.endpoints().current().0 == first.address {
+        tokio::task::yield_now().await;
+    }
+    // Now the ack goes to the dead address, or right to the second host: in both cases it was never sent before.
+    finish.notify_one();
+    let mut session = second.pull().await;
+    let (seq, words) = next_settlements(&mut session).await;
+    assert_eq!(acks(&words), [1]);
+    refuse(&session, seq, 0, Kind::NotFound, reason::TASK_NOT_FOUND).await;
+    let counts = drained(consumer, session).await;
+    assert_eq!((counts.acked, counts.lost), (0, 1));
+}
+
+/// A thousand reasons of this length are more than a server reads at once, and it would end the stream every time.
+#[tokio::test]
+async fn p10_a_thousand_long_reasons_are_cut_to_what_is_kept() {
+    let mut fake = Fake::start().await;
+    let handler = |_| async { Err(HandlerError::new("é".repeat(9_000))) };
+    let consumer = builder(&fake).credit(1_000).run(handler).expect("consumer");
+    let mut session = fake.pull().await;
+    assert_eq!(opened(&mut session).await, 1_000);
+    deliver(&session, 1..=1_000).await;
+    let mut settled = 0;
+    while settled < 1_000 {
+        let (seq, words) = settlements(&mut session).await.expect("open");
+        for word in &words {
+            assert!(matches!(&word.verdict, Some(Pb::Nack(nack)) if nack.reason.len() == 1_024));
+        }
+        settled += words.len();
+        confirm(&session, seq).await;
+    }
+    assert_eq!(drained(consumer, session).await.failed, 1_000);
+}
+
+/// Opening is no progress: a server that ends the stream because of what we send opens it every time.
+#[tokio::test]
+async fn a_stream_that_ends_whenever_settlements_come_is_opened_ever_more_slowly() {
+    let mut fake = Fake::start().await;
+    let consumer = builder(&fake).run(|_| async { Ok(()) }).expect("consumer");
+    let mut session = fake.pull().await;
+    opened(&mut session).await;
+    deliver(&session, [1]).await;
+    next_settlements(&mut session).await;
+    let start = Instant::now();
+    for _ in 0..6 {
+        // With OK, as a server does that cannot decode a message.
+        drop(session);
+        session = fake.pull().await;
+        assert_eq!(acks(&next_settlements(&mut session).await.1), [1]);
+    }
+    // The least waits are 10, 20, 40 … 320 ms.
+    assert!(start.elapsed() >= Duration::from_millis(630), "after {:?}", start.elapsed());
+    let (seq, _) = {
+        drop(session);
+        session = fake.pull().await;
+        next_settlements(&mut session).await
+    };
+    confirm(&session, seq).await;
+    assert_eq!(drained(consumer, session).await.acked, 1);
+}
+
+#[tokio::test]
+async fn p10_one_extension_of_each_lease_waits_while_there_is_no_stream() {
+    let mut fake = Fake::start().await;
+    let finish = Arc::new(Notify::new());
+    let may_finish = Arc::clone(&finish);
+    let handler = move |_| {
+        let may_finish = Arc::clone(&may_finish);
+        async move {
+            may_finish.notified().await;
+            Ok(())
+        }
+    };
+    let lease = Duration::from_millis(100);
+    let consumer = builder(&fake).lease(lease).run(handler).expect("consumer");
+    let mut session = fake.pull().await;
+    opened(&mut session).await;
+    deliver(&session, 1..=3).await;
+    // Both the words that are under way and those that would follow come back to the outbox.
+    next_settlements(&mut session).await;
+    let failure = z4_proto::status::Failure::new(Kind::Overloaded, reason::OVERLOADED, "full");
+    session.fail(failure.with_retry_after(lease * 5).to_status()).await;
+
+    let mut session = fake.pull().await;
+    let (seq, words) = next_settlements(&mut session).await;
+    let mut extended: Vec<u64> = words.iter().map(|word| word.token).collect();
+    extended.sort_unstable();
+    assert_eq!(extended, [1, 2, 3]);
+    confirm(&session, seq).await;
+    finish.notify_waiters();
+    let mut acked = Vec::new();
+    while acked.len() < 3 {
+        let (seq, words) = settlements(&mut session).await.expect("open");
+        acked.extend(acks(&words));
+        confirm(&session, seq).await;
+    }
+    assert_eq!(drained(consumer, session).await.acked, 3);
+}
+
+#[tokio::test]
+async fn a_task_whose_lease_was_lost_is_not_begun() {
+    let mut fake = Fake::start().await;
+    let (begun_in, mut begun) = mpsc::unbounded_channel();
+    let finish = Arc::new(Notify::new());
+    let may_finish = Arc::clone(&finish);
+    let handler = move |task: Task| {
+        let (begun_in, may_finish) = (begun_in.clone(), Arc::clone(&may_finish));
+        async move {
+            begun_in.send(task.token.0).expect("the test listens");
+            may_finish.notified().await;
+            Ok(())
+        }
+    };
+    let lease = Duration::from_millis(400);
+    let consumer = builder(&fake).concurrency(1).credit(3).lease(lease).run(handler).expect("consumer");
+    let mut session = fake.pull().await;
+    assert_eq!(opened(&mut session).await, 3);
+    deliver(&session, 1..=3).await;
+    assert_eq!(begun.recv().await, Some(1));
+    let mut left = vec![1, 2, 3];
+    while !left.is_empty() {
+        let (seq, words) = settlements(&mut session).await.expect("open");
+        assert!(words.iter().all(|word| matches!(word.verdict, Some(Pb::Extend(_)))), "{words:?}");
+        left.retain(|token| words.iter().all(|word| word.token != *token));
+        match words.iter().position(|word| word.token == 2) {
+            Some(index) => refuse(&session, seq, index, Kind::Conflict, reason::LEASE_LOST).await,
+            None => confirm(&session, seq).await,
+        }
+    }
+    // Credit for the lost one comes back: the answer was read.
+    loop {
+        match session.next().await.and_then(|r| r.message).expect("open") {
+            pull_request::Message::Credit(credit) if credit.tasks > 0 => break assert_eq!(credit.tasks, 1),
+            pull_request::Message::Settle(settle) => confirm(&session, settle.seq).await,
+            _ => {}
+        }
+    }
+    finish.notify_one();
+    assert_eq!(begun.recv().await, Some(3));
+    finish.notify_one();
+    let mut acked = Vec::new();
+    while acked.len() < 2 {
+        let (seq, words) = settlements(&mut session).await.expect("open");
+        acked.extend(acks(&words));
+        confirm(&session, seq).await;
+    }
+    assert_eq!(acked, [1, 3]);
+    let counts = drained(consumer, session).await;
+    assert_eq!(counts, Counts { delivered: 3, acked: 2, lost: 1, ..Default::default() });
 }
 
 #[tokio::test]
