@@ -23,6 +23,9 @@ const SERVER_GRACE: Duration = Duration::from_millis(100);
 /// "nothing was done" into "it may have been done".
 pub(crate) const ATTEMPT_MIN: Duration = Duration::from_millis(10);
 
+/// Longest span of time anything waits: builders cut longer ones. Nobody means more, and clocks cannot add everything.
+pub(crate) const SPAN_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// Which failures may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {

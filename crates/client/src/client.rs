@@ -14,7 +14,7 @@ use z4_proto::v1::tasks_client::TasksClient;
 use z4_proto::{reason, v1};
 use z4_types::{Kind, Millis, TaskId};
 
-use crate::call::{Again, Rules, call};
+use crate::call::{Again, Rules, SPAN_MAX, call};
 use crate::endpoints::Endpoints;
 use crate::task::pb_duration;
 use crate::{
@@ -48,9 +48,9 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Every call ends within this time; 5 s unless set.
+    /// Every call ends within this time; 5 s unless set, 24 h at most.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.rules.timeout = timeout;
+        self.rules.timeout = timeout.min(SPAN_MAX);
         self
     }
 
@@ -84,7 +84,7 @@ pub struct Lease {
     pub max_bytes: u64,
     /// How long each lease holds, 100 ms to 12 h; None: 30 s.
     pub lease: Option<Duration>,
-    /// Wait so long for the first task.
+    /// Wait so long for the first task, 24 h at most.
     pub wait: Duration,
 }
 
@@ -289,7 +289,7 @@ impl Client {
     /// Any kind; after `OutcomeUnknown` tasks may be leased that come back when the lease ends.
     pub async fn lease(&self, lease: Lease) -> Result<Vec<Task>, Error> {
         let queue: Arc<str> = lease.queue.as_str().into();
-        let wait = lease.wait;
+        let wait = lease.wait.min(SPAN_MAX);
         let request = v1::LeaseTasksRequest {
             queue: lease.queue,
             consumer: lease.consumer,

@@ -31,6 +31,7 @@ use z4_proto::{convert, reason};
 use z4_types::Kind;
 use z4_types::limits::{CONSUMER_CREDIT_BYTES_MAX, CONSUMER_CREDIT_TASKS_MAX, LEASE_MS_DEFAULT};
 
+use crate::call::SPAN_MAX;
 use crate::{Client, Error, Task};
 
 /// Handlers at a time unless set.
@@ -148,9 +149,10 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Handlers that still run so long after `drain` are cut off and their tasks released; 30 s unless set.
+    /// Handlers that still run so long after `drain` are cut off and their tasks released; 30 s unless set, 24 h at
+    /// most.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
+        self.drain_timeout = timeout.min(SPAN_MAX);
         self
     }
 

@@ -6,6 +6,8 @@ use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_types::Kind;
 
+use crate::call::SPAN_MAX;
+
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -34,10 +36,10 @@ impl Error {
         &self.0.message
     }
 
-    /// Returns how long to wait at least before trying again, if the server said so.
+    /// Returns how long to wait at least before trying again, if the server said so; at most 24 h.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.0.retry_after
+        self.0.retry_after.map(|wait| wait.min(SPAN_MAX))
     }
 
     /// Returns the field of the request that is wrong.

@@ -7,11 +7,14 @@
 //! **Retries.** Each frame carries a random 128-bit request id and keeps it, over retries, reconnects and hosts. So a
 //! frame whose answer was lost can be sent again and makes no second task (P6).
 //!
-//! One task owns the stream and all frames; handles send it jobs.
+//! One task owns the stream and all frames; handles send it jobs. What no frame can carry they refuse themselves.
 //!
 //! # Invariants
 //! - A frame is in exactly one of `buffer` (not yet formed), `flying`, `again`, or answered.
+//! - A frame weighs at most `FRAME_BYTES`, or is one task of at most `BATCH_BYTES_MAX`: the server can read it.
 //! - Bytes held, answered or not, stay within the budget: each job holds its permits until it is answered.
+
+mod weight;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -22,23 +25,24 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use z4_proto::convert::{self, task_bytes};
+use z4_proto::convert;
 use z4_proto::{reason, v1};
 use z4_types::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX};
 use z4_types::{Kind, TaskId};
 
 use crate::backoff::Backoff;
-use crate::call::{ATTEMPT_MIN, named};
+use crate::call::{ATTEMPT_MIN, SPAN_MAX, named};
 use crate::client::{created, tasks};
 use crate::duplex::{Duplex, NotSent};
 use crate::{Client, Error, NewTask, random};
+use weight::{refusal, weight};
 
 /// Frames that may be under way before the next waits until it is full. Two, so that the server has one to work on
 /// while the answer of the other is on its way.
 const PARTIAL_FRAMES_MAX: usize = 2;
 /// Tasks of a full frame unless set: about a millisecond of a server's work.
 const FRAME_TASKS_DEFAULT: usize = 1_000;
-/// Payload and metadata bytes after which a frame is full: far below the batch limit, one log entry.
+/// Weight of its tasks after which a frame is full, bytes: far below the batch limit, one log entry.
 const FRAME_BYTES: usize = 1 << 20;
 /// Frames under way unless set.
 const WINDOW_DEFAULT: usize = 8;
@@ -93,9 +97,9 @@ impl ProducerBuilder {
         self
     }
 
-    /// Every push is answered within this time, over all retries; 30 s unless set.
+    /// Every push is answered within this time, over all retries; 30 s unless set, 24 h at most.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(SPAN_MAX);
         self
     }
 
@@ -105,12 +109,10 @@ impl ProducerBuilder {
     /// `Invalid` if the queue's name is none.
     pub fn build(self) -> Result<Producer, Error> {
         convert::queue_name(&self.queue, "queue")?;
-        let blocks = self.buffer_bytes / BLOCK_BYTES;
         let (jobs, inbox) = mpsc::unbounded_channel();
         let producer = Producer {
             jobs,
-            budget: Arc::new(Semaphore::new(blocks)),
-            blocks,
+            budget: Arc::new(Semaphore::new(self.buffer_bytes / BLOCK_BYTES)),
             frame_tasks: self.frame_tasks,
             timeout: self.timeout,
         };
@@ -125,7 +127,6 @@ pub struct Producer {
     /// Not bounded by itself: every job in it holds permits of the budget.
     jobs: mpsc::UnboundedSender<Job>,
     budget: Arc<Semaphore>,
-    blocks: usize,
     frame_tasks: usize,
     timeout: Duration,
 }
@@ -147,7 +148,7 @@ impl Producer {
     /// Pushes one task and waits for its answer: durable on a majority.
     ///
     /// # Errors
-    /// Any kind; after `OutcomeUnknown` the task may exist.
+    /// Any kind; after `OutcomeUnknown` the task may exist. `Invalid` concerns this task alone.
     pub async fn push(&self, task: NewTask) -> Result<TaskId, Error> {
         self.enqueue(task).await?.await
     }
@@ -155,10 +156,13 @@ impl Producer {
     /// Hands over one task, waiting only for room in the buffer; the receipt brings its answer.
     ///
     /// # Errors
-    /// `Overloaded` if there was no room in time.
+    /// `Overloaded` if there was no room in time; `Invalid` if the task is larger than a batch may be.
     pub async fn enqueue(&self, task: NewTask) -> Result<Receipt, Error> {
+        if let Some(error) = refusal(&task.0) {
+            return Err(error);
+        }
         let since = Instant::now();
-        let permit = self.room(task_bytes(&task.0), since).await?;
+        let permit = self.room(weight(&task.0), since).await?;
         let (waiter, receipt) = oneshot::channel();
         self.jobs.send(Job::One { task: task.0, waiter, permit, since }).map_err(|_| gone())?;
         Ok(Receipt(receipt))
@@ -169,11 +173,16 @@ impl Producer {
         let mut results = Vec::with_capacity(batch.len());
         let mut receipts = Vec::new();
         let mut rest = batch.into_iter().map(|task| task.0).peekable();
-        while rest.peek().is_some() {
+        while let Some(first) = rest.peek() {
+            if let Some(error) = refusal(first) {
+                rest.next();
+                receipts.push((1, Err(error)));
+                continue;
+            }
             let (mut chunk, mut bytes) = (Vec::with_capacity(self.frame_tasks.min(rest.len())), 0);
-            while let Some(task) = rest.next_if(|t| chunk.is_empty() || bytes + task_bytes(t) <= FRAME_BYTES)
-            {
-                bytes += task_bytes(&task);
+            // One that no frame can carry does not fit here either.
+            while let Some(task) = rest.next_if(|t| chunk.is_empty() || bytes + weight(t) <= FRAME_BYTES) {
+                bytes += weight(&task);
                 chunk.push(task);
                 if chunk.len() >= self.frame_tasks {
                     break;
@@ -204,8 +213,8 @@ impl Producer {
     }
 
     async fn room(&self, bytes: usize, since: Instant) -> Result<OwnedSemaphorePermit, Error> {
-        // A task larger than the whole buffer takes all of it; the server refuses it anyway.
-        let blocks = u32::try_from(bytes.div_ceil(BLOCK_BYTES).min(self.blocks)).unwrap_or(u32::MAX);
+        // It fits: the buffer holds a full batch at least, and what is more than that was refused.
+        let blocks = u32::try_from(bytes.div_ceil(BLOCK_BYTES)).expect("a batch is far below 2^32 blocks");
         let budget = Arc::clone(&self.budget);
         if let Ok(permit) = Arc::clone(&budget).try_acquire_many_owned(blocks) {
             return Ok(permit);
@@ -367,7 +376,7 @@ impl Driver {
     fn take(&mut self, job: Job) {
         if let Job::One { task, .. } = &job {
             self.buffered += 1;
-            self.buffered_bytes += task_bytes(task);
+            self.buffered_bytes += weight(task);
         }
         self.buffer.push_back(job);
     }
@@ -403,7 +412,7 @@ impl Driver {
             match self.buffer.pop_front().expect("looked at") {
                 Job::One { task, waiter, .. } => {
                     self.buffered -= 1;
-                    self.buffered_bytes -= task_bytes(&task);
+                    self.buffered_bytes -= weight(&task);
                     drop(waiter.send(Err(error)));
                 }
                 Job::Many { tasks, waiter, .. } => drop(waiter.send(vec![Err(error); tasks.len()])),
@@ -479,10 +488,10 @@ impl Driver {
                 Job::One { task, waiter, permit, since }
                     if each.is_empty()
                         || (each.len() < self.rules.frame_tasks
-                            && bytes + task_bytes(&task) <= FRAME_BYTES
+                            && bytes + weight(&task) <= FRAME_BYTES
                             && since <= youngest) =>
                 {
-                    bytes += task_bytes(&task);
+                    bytes += weight(&task);
                     together.push(task);
                     each.push(waiter);
                     match &mut joined {

@@ -152,3 +152,66 @@ async fn a_second_address_takes_over() {
     session.reply(done(&request)).await;
     assert_eq!(push.await.expect("no panic"), Ok(TaskId(1)));
 }
+
+/// All pushes share one stream, and no server reads a message of any size: it would end the stream for all of them.
+#[tokio::test]
+async fn p10_a_task_larger_than_a_batch_fails_alone_and_is_not_sent() {
+    let mut fake = Fake::start().await;
+    let producer = producer(&[&fake.address]);
+    let large = || NewTask::new(vec![0; 17 << 20]);
+    let error = producer.push(large()).await.expect_err("too large");
+    assert_eq!((error.kind(), error.field()), (Kind::Invalid, Some("payload")), "{error}");
+
+    let batch = vec![NewTask::new("0"), large(), NewTask::new("2"), large()];
+    let handle = producer.clone();
+    let push = tokio::spawn(async move { handle.push_batch(batch).await });
+    let mut session = fake.push().await;
+    for payload in ["0", "2"] {
+        let request = next(&mut session).await;
+        assert_eq!(
+            request.tasks.iter().map(|task| &task.payload[..]).collect::<Vec<_>>(),
+            [payload.as_bytes()]
+        );
+        session.reply(done(&request)).await;
+    }
+    let answers = push.await.expect("no panic");
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
+    assert_eq!(kinds, [None, Some(Kind::Invalid), None, Some(Kind::Invalid)]);
+
+    let push = tokio::spawn(async move { producer.push(NewTask::new("x")).await });
+    let request = next(&mut session).await;
+    session.reply(done(&request)).await;
+    assert_eq!(push.await.expect("no panic"), Ok(TaskId(1)));
+}
+
+#[tokio::test]
+async fn the_longest_span_there_is_can_be_given_for_every_deadline() {
+    let mut fake = Fake::start().await;
+    let longest = Duration::MAX;
+    let client = Client::builder([fake.address.as_str()]).timeout(longest).build().expect("address");
+
+    let producer = client.producer("q").timeout(longest).build().expect("producer");
+    let push =
+        tokio::spawn(async move { producer.push(NewTask::new("x").delay(longest).ttl(longest)).await });
+    let mut session = fake.push().await;
+    let request = next(&mut session).await;
+    let failure = Failure::new(Kind::Overloaded, reason::OVERLOADED, "full").with_retry_after(Duration::ZERO);
+    session.reply(failed(&request, failure)).await;
+    let request = next(&mut session).await;
+    session.reply(done(&request)).await;
+    assert_eq!(push.await.expect("no panic"), Ok(TaskId(1)));
+
+    let lease = crate::Lease { wait: longest, ..crate::Lease::one("q") };
+    assert_eq!(client.lease(lease).await.expect_err("not faked").kind(), Kind::Unsupported);
+
+    let consumer = client.consumer("q").drain_timeout(longest).run(|_| async { Ok(()) }).expect("consumer");
+    let drained = tokio::spawn(consumer.drain());
+    drop(fake.pull().await);
+    drained.await.expect("no panic").expect("drained");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_wait_for_ever_is_believed_for_a_day() {
+    let failure = Failure::new(Kind::Overloaded, reason::OVERLOADED, "full").with_retry_after(Duration::MAX);
+    assert_eq!(Error::from(failure).retry_after(), Some(Duration::from_secs(24 * 3_600)));
+}
