@@ -9,10 +9,11 @@
 //! Sources: google.protobuf.Timestamp and Duration for the ranges.
 
 use prost_types::{Duration as PbDuration, Timestamp};
+use z4_tasks::Invalid;
 use z4_tasks::command::{Due, NewTask, Retry, Settlement, Verdict};
 use z4_types::limits::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, CONSUMER_NAME_BYTES_MAX, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN,
-    METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    REASON_BYTES_MAX, REQUEST_ID_BYTES_MAX,
 };
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
 
@@ -137,11 +138,12 @@ pub fn task_id(text: &str, field: &str) -> Result<TaskId, Failure> {
 }
 
 /// Returns a request id reduced to 128 bits: 32 hexadecimal digits are the number they name, any other text its
-/// XXH3-128 hash; empty is none.
+/// XXH3-128 hash; empty is none. The queue's hash is mixed in: the same text names another request in another queue,
+/// whichever shards hold the two.
 ///
 /// # Errors
 /// `Invalid` if it has more than 128 bytes.
-pub fn request_id(text: &str, field: &str) -> Result<Option<RequestId>, Failure> {
+pub fn request_id(text: &str, queue: &QueueName, field: &str) -> Result<Option<RequestId>, Failure> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -155,7 +157,8 @@ pub fn request_id(text: &str, field: &str) -> Result<Option<RequestId>, Failure>
     // `from_str_radix` alone would also take a sign.
     let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let number = if hex { u128::from_str_radix(text, 16).ok() } else { None };
-    Ok(Some(RequestId(number.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_128(text.as_bytes())))))
+    let hash = |text: &str| xxhash_rust::xxh3::xxh3_128(text.as_bytes());
+    Ok(Some(RequestId(number.unwrap_or_else(|| hash(text)) ^ hash(queue.as_str()))))
 }
 
 /// A create as the state machine takes it, its items each converted or refused.
@@ -177,8 +180,8 @@ pub fn create_one(request: v1::CreateTaskRequest) -> Result<(QueueName, NewTask)
     let queue = queue_name(&request.queue, "queue")?;
     let task =
         request.task.ok_or_else(|| Failure::invalid("task", reason::FIELD_MISSING, "give the task"))?;
-    let mut task = new_task(task, "task")?;
-    let outer = request_id(&request.request_id, "request_id")?;
+    let mut task = new_task(task, &queue, "task")?;
+    let outer = request_id(&request.request_id, &queue, "request_id")?;
     match (outer, task.request) {
         (Some(a), Some(b)) if a != b => Err(Failure::invalid(
             "request_id",
@@ -198,7 +201,7 @@ pub fn create_one(request: v1::CreateTaskRequest) -> Result<(QueueName, NewTask)
 /// `Invalid` for the queue name, the request id, an empty batch, or one over the limits.
 pub fn create_batch(queue: &str, tasks: Vec<v1::NewTask>, request: &str) -> Result<Create, Failure> {
     let queue = queue_name(queue, "queue")?;
-    let request = request_id(request, "request_id")?;
+    let request = request_id(request, &queue, "request_id")?;
     if tasks.is_empty() {
         return Err(Failure::invalid(
             "tasks",
@@ -228,7 +231,7 @@ pub fn create_batch(queue: &str, tasks: Vec<v1::NewTask>, request: &str) -> Resu
     let tasks = tasks
         .into_iter()
         .enumerate()
-        .map(|(index, task)| new_task(task, "").map_err(|failure| within_item(failure, index)))
+        .map(|(index, task)| new_task(task, &queue, "").map_err(|failure| within_item(failure, index)))
         .collect();
     Ok(Create { queue, request, tasks })
 }
@@ -247,12 +250,12 @@ fn within_item(mut failure: Failure, index: usize) -> Failure {
     failure
 }
 
-/// Returns a task to create. `at` is the path of the task in its request, empty at the top.
+/// Returns a task to create in `queue`. `at` is the path of the task in its request, empty at the top.
 ///
 /// # Errors
 /// `Invalid` with the field.
-pub fn new_task(task: v1::NewTask, at: &str) -> Result<NewTask, Failure> {
-    convert_new_task(task).map_err(|mut failure| {
+pub fn new_task(task: v1::NewTask, queue: &QueueName, at: &str) -> Result<NewTask, Failure> {
+    convert_new_task(task, queue).map_err(|mut failure| {
         if !at.is_empty() {
             failure.message = format!("{at}.{}", failure.message);
             failure.field = failure.field.map(|field| format!("{at}.{field}"));
@@ -261,18 +264,7 @@ pub fn new_task(task: v1::NewTask, at: &str) -> Result<NewTask, Failure> {
     })
 }
 
-fn convert_new_task(task: v1::NewTask) -> Result<NewTask, Failure> {
-    if task.payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(Failure::invalid(
-            "payload",
-            reason::PAYLOAD_TOO_LARGE,
-            format_args!(
-                "has {} bytes; the limit is {PAYLOAD_BYTES_MAX}: store it elsewhere and send a reference",
-                task.payload.len()
-            ),
-        ));
-    }
-    check_metadata(&task.metadata)?;
+fn convert_new_task(task: v1::NewTask, queue: &QueueName) -> Result<NewTask, Failure> {
     let due = match task.schedule {
         None => Due::Now,
         Some(v1::new_task::Schedule::DeliverAt(time)) => Due::At(millis(time, "deliver_at")?),
@@ -284,10 +276,7 @@ fn convert_new_task(task: v1::NewTask) -> Result<NewTask, Failure> {
             Failure::invalid("priority", reason::FIELD_INVALID, format_args!("{number} is not in 0 to 255"))
         })?),
     };
-    if task.max_attempts == Some(0) {
-        return Err(Failure::invalid("max_attempts", reason::FIELD_INVALID, "must be at least 1"));
-    }
-    Ok(NewTask {
+    let task = NewTask {
         payload: task.payload,
         metadata: task.metadata.into_iter().collect(),
         due,
@@ -295,45 +284,35 @@ fn convert_new_task(task: v1::NewTask) -> Result<NewTask, Failure> {
         max_attempts: task.max_attempts,
         retry: task.retry.map(retry).transpose()?,
         ttl: task.ttl.map(|span| duration(span, "ttl")).transpose()?,
-        request: request_id(&task.request_id, "request_id")?,
-    })
-}
-
-fn check_metadata(metadata: &std::collections::BTreeMap<String, String>) -> Result<(), Failure> {
-    let bad = |what: String| Err(Failure::invalid("metadata", reason::METADATA_TOO_LARGE, what));
-    if metadata.len() > METADATA_KEYS_MAX {
-        return bad(format!("has {} pairs; the limit is {METADATA_KEYS_MAX}", metadata.len()));
-    }
-    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if bytes > METADATA_BYTES_MAX {
-        return bad(format!("has {bytes} bytes; the limit is {METADATA_BYTES_MAX}"));
-    }
-    Ok(())
-}
-
-/// Returns a retry policy, its unset fields by default.
-///
-/// # Errors
-/// `Invalid` if a span is none, the multiplier is outside 100 to 10,000 percent, or the jitter above 100.
-pub fn retry(policy: v1::RetryPolicy) -> Result<Retry, Failure> {
-    let usual = Retry::default();
-    let bad = |field, what| Err(Failure::invalid(field, reason::FIELD_INVALID, what));
-    let multiplier_percent = policy.multiplier_percent.unwrap_or(usual.multiplier_percent);
-    if !(100..=10_000).contains(&multiplier_percent) {
-        return bad("retry.multiplier_percent", "must be 100 (no growth) to 10,000");
-    }
-    let jitter_percent = match policy.jitter_percent.map(u8::try_from) {
-        None => usual.jitter_percent,
-        Some(Ok(percent)) if percent <= 100 => percent,
-        Some(_) => return bad("retry.jitter_percent", "must be 0 to 100"),
+        request: request_id(&task.request_id, queue, "request_id")?,
     };
+    task.check().map_err(out_of_limits)?;
+    Ok(task)
+}
+
+/// Returns what breaks a limit of the state machine as a failure: its field tells the reason.
+fn out_of_limits(invalid: Invalid) -> Failure {
+    let reason = match invalid.field {
+        "payload" => reason::PAYLOAD_TOO_LARGE,
+        "metadata" => reason::METADATA_TOO_LARGE,
+        "deliver_at" => reason::TIME_OUT_OF_RANGE,
+        "delay" | "ttl" => reason::DURATION_OUT_OF_RANGE,
+        _ => reason::FIELD_INVALID,
+    };
+    Failure::invalid(invalid.field, reason, invalid.problem)
+}
+
+/// Returns a retry policy, its unset fields by default. Its limits are checked with the task's.
+fn retry(policy: v1::RetryPolicy) -> Result<Retry, Failure> {
+    let usual = Retry::default();
     let initial = policy.initial_delay.map(|span| duration(span, "retry.initial_delay")).transpose()?;
     let cap = policy.max_delay.map(|span| duration(span, "retry.max_delay")).transpose()?;
+    let jitter = policy.jitter_percent.map(|percent| u8::try_from(percent).unwrap_or(u8::MAX));
     Ok(Retry {
         initial: initial.unwrap_or(usual.initial),
         cap: cap.unwrap_or(usual.cap),
-        multiplier_percent,
-        jitter_percent,
+        multiplier_percent: policy.multiplier_percent.unwrap_or(usual.multiplier_percent),
+        jitter_percent: jitter.unwrap_or(usual.jitter_percent),
     })
 }
 

@@ -22,9 +22,11 @@ reasons! {
     TASK_ID_INVALID
     /// The request id is too long, or two different ones were given.
     REQUEST_ID_INVALID
+    /// The request id was used before, for a batch of another size.
+    REQUEST_ID_REUSED
     /// The payload is over the limit.
     PAYLOAD_TOO_LARGE
-    /// The metadata has too many pairs or bytes.
+    /// The metadata has too many pairs or bytes, or an empty key.
     METADATA_TOO_LARGE
     /// The batch holds nothing.
     BATCH_EMPTY

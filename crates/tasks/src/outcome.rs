@@ -7,7 +7,7 @@ use z4_types::{Millis, QueueName, TaskId, Token};
 pub enum Outcome {
     /// Answer to `Create`, one per task.
     Created(Vec<Result<TaskId, Refusal>>),
-    /// Answer to `Lease`; fewer than asked means nothing more was due.
+    /// Answer to `Lease`; fewer than asked: nothing more was due, or the byte limit was met.
     Leased(Leased),
     /// Answer to `Settle`, one per settlement.
     Settled(Vec<Result<Settled, Refusal>>),
@@ -72,6 +72,16 @@ pub enum Refusal {
         "the shard has {0} queues, the most it may have; use fewer queues: a queue is kept once it was used"
     )]
     TooManyQueues(usize),
+    /// The batch's request id was answered within the window, for a batch of another size.
+    #[error(
+        "the request id was used for a batch of {then} tasks, this one has {now}: give every new batch an id of its own"
+    )]
+    RequestReused {
+        /// Tasks of the batch that was answered.
+        then: usize,
+        /// Tasks of this one.
+        now: usize,
+    },
     /// The lease is over: expired, settled, or the task was leased again since.
     #[error(
         "lease {token} of task {id} is over; the task may have been delivered again, do not retry this settlement"

@@ -46,6 +46,7 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::NotFound(_) => Failure::new(Kind::NotFound, reason::TASK_NOT_FOUND, why.to_string()),
         Refusal::TooManyQueues(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_QUEUES, why.to_string())
             .with_retry_after(TOO_MANY_QUEUES_WAIT),
+        Refusal::RequestReused { .. } => Failure::invalid("request_id", reason::REQUEST_ID_REUSED, why),
         Refusal::LeaseLost { .. } => Failure::new(Kind::Conflict, reason::LEASE_LOST, why.to_string()),
     }
 }

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use z4_types::limits::PAYLOAD_BYTES_MAX;
+
 use super::*;
 
 fn at(seconds: i64, nanos: i32) -> Timestamp {
@@ -10,6 +12,10 @@ fn at(seconds: i64, nanos: i32) -> Timestamp {
 
 fn span(seconds: i64, nanos: i32) -> PbDuration {
     PbDuration { seconds, nanos }
+}
+
+fn queue() -> QueueName {
+    QueueName::new("mail").expect("a valid name")
 }
 
 #[test]
@@ -55,17 +61,19 @@ fn spans_are_never_negative() {
 }
 
 #[test]
-fn a_request_id_is_its_number_or_its_hash() {
-    assert_eq!(request_id("", "r"), Ok(None));
-    assert_eq!(request_id("000000000000000000000000000000ff", "r"), Ok(Some(RequestId(255))));
-    let (a, b) = (request_id("order-1", "r"), request_id("order-2", "r"));
-    assert!(a.is_ok() && a != b);
-    assert_ne!(
-        request_id("+00000000000000000000000000000ff", "r"),
-        Ok(Some(RequestId(255))),
-        "a sign is no digit"
-    );
-    assert_eq!(request_id(&"x".repeat(129), "r").expect_err("too long").reason, reason::REQUEST_ID_INVALID);
+fn a_request_id_is_its_number_or_its_hash_and_each_queue_has_its_own() {
+    let id = |text: &str, queue: &str| {
+        let queue = QueueName::new(queue).expect("a valid name");
+        request_id(text, &queue, "r").expect("short enough").map(|id| id.0)
+    };
+    assert_eq!(id("", "mail"), None);
+    let (zero, number) = (id(&"0".repeat(32), "mail"), id("000000000000000000000000000000ff", "mail"));
+    assert_eq!(number.zip(zero).map(|(a, b)| a ^ b), Some(255));
+    assert_ne!(id("+00000000000000000000000000000ff", "mail"), number, "a sign is no digit");
+    assert_ne!(id("order-1", "mail"), id("order-2", "mail"));
+    assert_ne!(id("order-1", "mail"), id("order-1", "sms"), "another queue, another request");
+    let long = request_id(&"x".repeat(129), &queue(), "r").expect_err("too long");
+    assert_eq!(long.reason, reason::REQUEST_ID_INVALID);
 }
 
 #[test]
@@ -91,15 +99,19 @@ fn batches_over_the_limits_are_refused_whole() {
 
 #[test]
 fn limits_of_one_task_are_kept() {
-    let reason_of = |task| new_task(task, "task").expect_err("refused").reason;
+    let reason_of = |task| new_task(task, &queue(), "task").expect_err("refused").reason;
     let payload = Bytes::from(vec![0; PAYLOAD_BYTES_MAX + 1]);
     assert_eq!(reason_of(v1::NewTask { payload, ..Default::default() }), reason::PAYLOAD_TOO_LARGE);
     let metadata = (0..65).map(|n| (n.to_string(), String::new())).collect();
     assert_eq!(reason_of(v1::NewTask { metadata, ..Default::default() }), reason::METADATA_TOO_LARGE);
     assert_eq!(reason_of(v1::NewTask { max_attempts: Some(0), ..Default::default() }), reason::FIELD_INVALID);
+    let ttl = v1::NewTask { ttl: Some(span(0, 0)), ..Default::default() };
+    assert_eq!(reason_of(ttl), reason::DURATION_OUT_OF_RANGE, "it would expire at once");
+    let retry = v1::RetryPolicy { initial_delay: Some(span(7_200, 0)), ..Default::default() };
+    assert_eq!(reason_of(v1::NewTask { retry: Some(retry), ..Default::default() }), reason::FIELD_INVALID);
     let delay = Some(v1::new_task::Schedule::Delay(span(-5, 0)));
-    let failure =
-        new_task(v1::NewTask { schedule: delay, ..Default::default() }, "task").expect_err("negative");
+    let failure = new_task(v1::NewTask { schedule: delay, ..Default::default() }, &queue(), "task")
+        .expect_err("negative");
     assert_eq!(failure.field.as_deref(), Some("task.delay"));
 }
 
@@ -107,12 +119,12 @@ fn limits_of_one_task_are_kept() {
 fn two_request_ids_of_one_create_must_agree() {
     let create = |outer: &str, inner: &str| {
         create_one(v1::CreateTaskRequest {
-            queue: "q".into(),
+            queue: queue().as_str().into(),
             task: Some(v1::NewTask { request_id: inner.into(), ..Default::default() }),
             request_id: outer.into(),
         })
     };
-    let id = request_id("a", "r").expect("short");
+    let id = request_id("a", &queue(), "r").expect("short");
     assert_eq!(create("a", "").expect("outer").1.request, id);
     assert_eq!(create("", "a").expect("inner").1.request, id);
     assert_eq!(create("a", "a").expect("both").1.request, id);

@@ -164,7 +164,7 @@ impl Model {
         let settled = match answer {
             Ok(settled) => settled,
             Err(Refusal::NotFound(_)) => return self.absent(*id, latest, reached),
-            Err(refusal @ Refusal::TooManyQueues(_)) => {
+            Err(refusal @ (Refusal::TooManyQueues(_) | Refusal::RequestReused { .. })) => {
                 return Err(Violation::new("T1", format!("a settlement is answered with {refusal}")));
             }
             Err(refusal) => {

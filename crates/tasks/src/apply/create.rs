@@ -17,6 +17,11 @@ impl Machine {
         let mut stale = None;
         if let Some(request) = command.request {
             match self.recall(store, Scope::Batch, request)? {
+                // The answer of another batch is no answer to this one.
+                Memory::Answered(ids) if ids.len() != command.items.len() => {
+                    let refusal = Refusal::RequestReused { then: ids.len(), now: command.items.len() };
+                    return Ok(Outcome::Created(vec![Err(refusal); command.items.len()]));
+                }
                 Memory::Answered(ids) => return Ok(Outcome::Created(ids.into_iter().map(Ok).collect())),
                 Memory::Stale(at) => stale = Some(at),
                 Memory::Nothing => {}

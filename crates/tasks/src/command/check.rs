@@ -1,18 +1,15 @@
-//! The checks a command passes before it is encoded: every limit, with the field and the remedy.
+//! The checks a new task passes before it is encoded: every limit, with the field and the remedy.
 //!
-//! Run once, at the door. The machine itself clamps what it must and refuses nothing here: an entry in the log was
-//! checked by its proposer, and all replicas must take it the same way.
+//! Run once, where requests are converted. The machine itself clamps what it must and refuses nothing here: an entry in
+//! the log was checked by its proposer, and all replicas must take it the same way.
 //!
 //! # Not here
-//! - Queue names: a `QueueName` is valid by construction.
+//! - Queue names: a `QueueName` is valid by construction. Sizes of batches, spans of leases: where they are converted.
 
-use z4_types::limits::{
-    BATCH_BYTES_MAX, BATCH_TASKS_MAX, CONSUMER_NAME_BYTES_MAX, LEASE_MS_MAX, LEASE_MS_MIN,
-    METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, SETTLE_BATCH_MAX,
-};
-use z4_types::{Duration, Kind, Millis};
+use z4_types::limits::{METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX};
+use z4_types::{Duration, Millis};
 
-use super::{Command, Due, NewTask, Retry, Settlement, Verdict};
+use super::{Due, NewTask, Retry};
 
 /// Longest span a caller may name, the whole nameable calendar: longer ones are slips of unit, not wishes.
 const SPAN_MAX: Duration = Duration(Millis::MAX_NAMEABLE.0);
@@ -24,18 +21,10 @@ const MULTIPLIER_PERCENT_MAX: u32 = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Invalid {
-    /// The field, in the words of the API: `payload`, `retry.cap`, …
+    /// The field, in the words of the API: `payload`, `retry.max_delay`, …
     pub field: &'static str,
     /// What is wrong and what would be right.
     pub problem: String,
-}
-
-impl Invalid {
-    /// Returns [`Kind::Invalid`].
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        Kind::Invalid
-    }
 }
 
 fn invalid(field: &'static str, problem: String) -> Result<(), Invalid> {
@@ -76,10 +65,7 @@ impl NewTask {
             Due::After(delay) => check_span("delay", delay)?,
         }
         if self.max_attempts == Some(0) {
-            return invalid(
-                "max_attempts",
-                "is 0; give 1 or more, or leave it out for the queue's default".into(),
-            );
+            return invalid("max_attempts", "is 0; give 1 or more, or leave it out for the default".into());
         }
         if let Some(retry) = &self.retry {
             check_retry(retry)?;
@@ -138,107 +124,17 @@ impl NewTask {
     }
 }
 
-impl Command {
-    /// Checks the command against every limit. A batch is checked whole: a door that lets one bad task fail alone
-    /// checks each with [`NewTask::check`] first.
-    ///
-    /// # Errors
-    /// `Invalid`, with the field and the remedy.
-    pub fn check(&self) -> Result<(), Invalid> {
-        match self {
-            Self::Create { tasks, .. } => check_batch(tasks),
-            Self::Lease { consumer, max, ttl, .. } => {
-                if consumer.len() > CONSUMER_NAME_BYTES_MAX {
-                    return invalid(
-                        "consumer",
-                        format!(
-                            "has {} bytes, the limit is {CONSUMER_NAME_BYTES_MAX}; shorten the name",
-                            consumer.len()
-                        ),
-                    );
-                }
-                if *max == 0 {
-                    return invalid("max", "is 0; ask for at least one task".into());
-                }
-                check_lease("lease", *ttl)
-            }
-            Self::Settle(settlements) => {
-                if settlements.len() > SETTLE_BATCH_MAX {
-                    return invalid(
-                        "settlements",
-                        format!(
-                            "has {} items, the limit is {SETTLE_BATCH_MAX}; split the batch",
-                            settlements.len()
-                        ),
-                    );
-                }
-                settlements.iter().try_for_each(Settlement::check)
-            }
-            Self::Cancel(ids) => {
-                if ids.len() > BATCH_TASKS_MAX {
-                    return invalid(
-                        "ids",
-                        format!("has {} items, the limit is {BATCH_TASKS_MAX}; split the batch", ids.len()),
-                    );
-                }
-                Ok(())
-            }
-            Self::Advance { .. } => Ok(()),
-        }
-    }
-}
-
-impl Settlement {
-    /// Checks one settlement. Reasons of any length are fine, they are cut.
-    ///
-    /// # Errors
-    /// `Invalid`, with the field and the remedy.
-    pub fn check(&self) -> Result<(), Invalid> {
-        match &self.verdict {
-            Verdict::Ack | Verdict::Nack { delay: None, .. } => Ok(()),
-            Verdict::Nack { delay: Some(delay), .. } | Verdict::Release { delay } => {
-                check_span("delay", *delay)
-            }
-            Verdict::Extend { ttl } => check_lease("lease", *ttl),
-        }
-    }
-}
-
-fn check_batch(tasks: &[NewTask]) -> Result<(), Invalid> {
-    if tasks.len() > BATCH_TASKS_MAX {
-        return invalid(
-            "tasks",
-            format!("has {} items, the limit is {BATCH_TASKS_MAX}; split the batch", tasks.len()),
-        );
-    }
-    let bytes: usize = tasks.iter().map(NewTask::weight).sum();
-    if bytes > BATCH_BYTES_MAX {
-        return invalid(
-            "tasks",
-            format!("have {bytes} bytes together, the limit is {BATCH_BYTES_MAX}; split the batch"),
-        );
-    }
-    tasks.iter().try_for_each(NewTask::check)
-}
-
-fn check_lease(field: &'static str, ttl: Duration) -> Result<(), Invalid> {
-    if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&ttl.0) {
-        return invalid(field, format!("of {ttl} is out of range; give {LEASE_MS_MIN} to {LEASE_MS_MAX} ms"));
-    }
-    Ok(())
-}
-
 fn check_retry(retry: &Retry) -> Result<(), Invalid> {
-    check_span("retry.cap", retry.cap)?;
+    check_span("retry.max_delay", retry.cap)?;
     if retry.initial > retry.cap {
         return invalid(
-            "retry.initial",
-            format!("of {} exceeds retry.cap of {}; lower it", retry.initial, retry.cap),
+            "retry.initial_delay",
+            format!("of {} exceeds retry.max_delay of {}; lower it", retry.initial, retry.cap),
         );
     }
     if !(100..=MULTIPLIER_PERCENT_MAX).contains(&retry.multiplier_percent) {
         return invalid(
-            "retry.multiplier",
+            "retry.multiplier_percent",
             format!(
                 "of {} % is out of range; give 100 to {MULTIPLIER_PERCENT_MAX}",
                 retry.multiplier_percent
@@ -247,7 +143,7 @@ fn check_retry(retry: &Retry) -> Result<(), Invalid> {
     }
     if retry.jitter_percent > 100 {
         return invalid(
-            "retry.jitter",
+            "retry.jitter_percent",
             format!("of {} % is out of range; give 0 to 100", retry.jitter_percent),
         );
     }
@@ -306,10 +202,10 @@ mod tests {
         refused("deliver_at", |t| t.due = Due::At(Millis(Millis::MAX_NAMEABLE.0 + 1)));
         refused("delay", |t| t.due = Due::After(Duration(u64::MAX)));
         refused("max_attempts", |t| t.max_attempts = Some(0));
-        refused("retry.initial", |t| t.retry = retry(|r| r.cap = Duration(1)));
-        refused("retry.cap", |t| t.retry = retry(|r| r.cap = Duration(u64::MAX)));
-        refused("retry.multiplier", |t| t.retry = retry(|r| r.multiplier_percent = 99));
-        refused("retry.jitter", |t| t.retry = retry(|r| r.jitter_percent = 101));
+        refused("retry.initial_delay", |t| t.retry = retry(|r| r.cap = Duration(1)));
+        refused("retry.max_delay", |t| t.retry = retry(|r| r.cap = Duration(u64::MAX)));
+        refused("retry.multiplier_percent", |t| t.retry = retry(|r| r.multiplier_percent = 99));
+        refused("retry.jitter_percent", |t| t.retry = retry(|r| r.jitter_percent = 101));
         refused("ttl", |t| t.ttl = Some(Duration(0)));
         refused("ttl", |t| (t.ttl, t.due) = (Some(Duration(5)), Due::After(Duration(5))));
     }
@@ -321,27 +217,5 @@ mod tests {
         task.payload = vec![0; PAYLOAD_BYTES_MAX].into();
         task.max_attempts = Some(1);
         assert_eq!(task.check(), Ok(()));
-    }
-
-    #[test]
-    fn batches_leases_and_settlements_have_limits_too() {
-        let queue = z4_types::QueueName::new("q").expect("valid");
-        let create = |tasks| Command::Create { queue: queue.clone(), request: None, tasks };
-        assert_eq!(create(vec![task(); BATCH_TASKS_MAX]).check(), Ok(()));
-        assert_eq!(create(vec![task(); BATCH_TASKS_MAX + 1]).check().expect_err("too many").field, "tasks");
-        let large = NewTask { payload: vec![0; PAYLOAD_BYTES_MAX].into(), ..task() };
-        assert_eq!(create(vec![large; 9]).check().expect_err("too large").field, "tasks");
-
-        let lease = |consumer: &str, max, ttl| Command::Lease {
-            queue: queue.clone(),
-            consumer: consumer.into(),
-            max,
-            max_bytes: 0,
-            ttl: Duration(ttl),
-        };
-        assert_eq!(lease("c", 1, LEASE_MS_MIN).check(), Ok(()));
-        assert_eq!(lease(&"c".repeat(256), 1, 1_000).check().expect_err("long name").field, "consumer");
-        assert_eq!(lease("c", 0, 1_000).check().expect_err("nothing asked").field, "max");
-        assert_eq!(lease("c", 1, LEASE_MS_MAX + 1).check().expect_err("too long").field, "lease");
     }
 }

@@ -50,7 +50,7 @@ impl Model {
         self.now = self.now.max(now);
         match command {
             Command::Create { queue, request, tasks } => {
-                Outcome::Created(self.create(queue, *request, tasks).into_iter().map(Ok).collect())
+                Outcome::Created(self.answer(queue, *request, tasks))
             }
             Command::Lease { queue, max, max_bytes, ttl, .. } => self.lease(queue, *max, *max_bytes, *ttl),
             Command::Settle(settlements) => {
@@ -69,10 +69,22 @@ impl Model {
             .map(|known| known.3.clone())
     }
 
-    fn create(&mut self, queue: &QueueName, request: Option<RequestId>, tasks: &[NewTask]) -> Vec<TaskId> {
-        if let Some(ids) = request.and_then(|request| self.recall(true, request)) {
-            return ids;
+    fn answer(
+        &mut self,
+        queue: &QueueName,
+        request: Option<RequestId>,
+        tasks: &[NewTask],
+    ) -> Vec<Result<TaskId, Refusal>> {
+        match request.and_then(|request| self.recall(true, request)) {
+            Some(ids) if ids.len() != tasks.len() => {
+                vec![Err(Refusal::RequestReused { then: ids.len(), now: tasks.len() }); tasks.len()]
+            }
+            Some(ids) => ids.into_iter().map(Ok).collect(),
+            None => self.create(queue, request, tasks).into_iter().map(Ok).collect(),
         }
+    }
+
+    fn create(&mut self, queue: &QueueName, request: Option<RequestId>, tasks: &[NewTask]) -> Vec<TaskId> {
         let mut ids = Vec::new();
         for new in tasks {
             if let Some(known) = new.request.and_then(|request| self.recall(false, request)) {

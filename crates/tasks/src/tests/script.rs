@@ -320,14 +320,14 @@ impl Runner {
             request: requests.get(n as usize).map(|text| RequestId(text.parse().expect("a number"))),
         };
         let request = line.number("batch").map(|request| RequestId(request.into()));
-        let command = Command::Create { queue: line.queue(), request, tasks: (0..count).map(task).collect() };
+        let tasks: Vec<NewTask> = (0..count).map(task).collect();
         if line.number("raw").is_none()
-            && let Err(invalid) = command.check()
+            && let Err(invalid) = tasks.iter().try_for_each(NewTask::check)
         {
             self.say(format_args!("invalid {invalid}"));
             return None;
         }
-        Some(command)
+        Some(Command::Create { queue: line.queue(), request, tasks })
     }
 
     fn print(&mut self, command: &Command, outcome: &Outcome) {
@@ -335,7 +335,11 @@ impl Runner {
             Outcome::Created(results) => {
                 let mut text = String::from("created");
                 for id in results {
-                    let id = id.as_ref().expect("creates refuse nothing");
+                    let id = match id {
+                        Ok(id) => id,
+                        // One reason for the whole batch.
+                        Err(refusal) => return self.say(refused(refusal)),
+                    };
                     self.ids.insert(id.counter(), *id);
                     write!(text, " {}", id.counter()).expect("to a string");
                 }
@@ -398,6 +402,9 @@ fn refused(refusal: &Refusal) -> String {
     match refusal {
         Refusal::NotFound(_) => "refused: not found".into(),
         Refusal::TooManyQueues(queues) => format!("refused: {queues} queues already"),
+        Refusal::RequestReused { then, now } => {
+            format!("refused: the request was of {then} tasks, not {now}")
+        }
         Refusal::LeaseLost { token, .. } => format!("refused: lease {token} is lost"),
     }
 }
