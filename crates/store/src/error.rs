@@ -19,20 +19,7 @@ pub enum Error {
         /// What did not match.
         detail: String,
     },
-    /// The base belongs to another cluster or host.
-    #[error(
-        "{}: belongs to {found}, but this host is {expected}; point the data directory at this host's own data, or start \
-         with that identity", file.display()
-    )]
-    ForeignData {
-        /// The file that was found.
-        file: PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Who asks.
-        expected: String,
-    },
-    /// The base was written by a newer program.
+    /// The base, or a chunk of a snapshot, was written by a newer program.
     #[error(
         "{}: format version {found}, this program reads up to {supported}; use the program version that wrote it, or a \
          newer one", file.display()
@@ -45,8 +32,9 @@ pub enum Error {
         /// The newest version this program reads.
         supported: u32,
     },
-    /// The disk is full. The checkpoint did not happen; what was frozen is still in memory and readable.
-    #[error("{}: no space left on the disk ({detail}); free some space, the next checkpoint tries again", file.display())]
+    /// The disk is full. A checkpoint did not happen: what was frozen is still in memory and readable. A staged snapshot
+    /// was removed and begins anew.
+    #[error("{}: no space left on the disk ({detail}); free some space, it is tried again", file.display())]
     Full {
         /// The file that could not grow.
         file: PathBuf,
@@ -75,6 +63,16 @@ pub enum Error {
         /// The file.
         file: PathBuf,
     },
+    /// A chunk of a snapshot is damaged, out of order, of another snapshot, or there is none. Nothing changed.
+    #[error("{}: chunk {chunk} of the snapshot is refused ({detail}); it shall be sent again", file.display())]
+    ChunkRefused {
+        /// The staging file, or the base a chunk was to be read from.
+        file: PathBuf,
+        /// Number of the chunk that is wanted.
+        chunk: u32,
+        /// What is wrong with the one that was offered.
+        detail: String,
+    },
     /// A defect in this program or in redb.
     #[error("{}: internal error: {detail}", file.display())]
     Internal {
@@ -91,7 +89,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Corrupt { .. } => Kind::Corrupt,
-            Self::ForeignData { .. } => Kind::Invalid,
+            Self::ChunkRefused { .. } => Kind::Invalid,
             Self::NewerFormat { .. } => Kind::Unsupported,
             Self::Full { .. } => Kind::Overloaded,
             Self::ViewLost { .. } => Kind::Unavailable,

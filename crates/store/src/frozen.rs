@@ -11,6 +11,8 @@ use crate::delta::LayerRef;
 #[derive(Clone)]
 pub struct Frozen {
     pub(crate) group: ShardId,
+    /// Of the group's rows it lies over. The base takes it only while that is the newest.
+    pub(crate) generation: u64,
     /// Unique in this process.
     pub(crate) id: u64,
     /// Oldest first.
@@ -63,7 +65,7 @@ impl Done {
         self.rows
     }
 
-    /// Returns what the checkpoint contained.
+    /// Returns what the checkpoint contained: all that was handed in, but for sets whose group was replaced meanwhile.
     #[must_use]
     pub fn frozen(&self) -> &[Frozen] {
         &self.frozen

@@ -10,6 +10,8 @@
 //! # Invariants
 //! - Layers plus base read the same before and after each of freeze, installed, abandoned and view.
 //! - The base snapshot holds the rows of the last installed checkpoint, or of a later one whose rows are still frozen here.
+//! - Layers lie over rows of their own generation. [`Store::install`] and [`Store::delete_group`] begin a new generation
+//!   of the group: what this store holds is then void, is never written again, and [`GroupStore::reset_to_base`] drops it.
 //! # Caveats
 //! - Rotation keeps layer sizes geometric (each at least four times the one above), so a view now and then merges: O(rows)
 //!   on this thread at worst, O(log rows) amortised.
@@ -34,6 +36,8 @@ const ROTATION_RATIO: usize = 4;
 pub struct GroupStore {
     store: Store,
     group: ShardId,
+    /// Invariant: the store's number for this group when `base` was first taken.
+    generation: u64,
     meta: Meta,
     active: Layer,
     /// Since the last freeze, oldest first. Doubtful ones come before all others.
@@ -64,11 +68,12 @@ impl BaseView {
 }
 
 impl GroupStore {
-    pub(crate) fn open(store: Store, group: ShardId, snapshot: Arc<Snapshot>) -> Self {
+    pub(crate) fn open(store: Store, group: ShardId, generation: u64, snapshot: Arc<Snapshot>) -> Self {
         let meta = snapshot.groups().get(&group).map(|(meta, _)| meta.clone()).unwrap_or_default();
         Self {
             store,
             group,
+            generation,
             meta,
             active: Layer::default(),
             rotated: Vec::new(),
@@ -137,7 +142,7 @@ impl GroupStore {
             Some(None) => return Ok(()),
             None => None,
         };
-        stack::scan(self.layers(), self, skipped.as_ref().map_or(from, Key::as_slice), to, visit)
+        stack::scan(self.layers(), self, skipped.as_ref().map_or(from, Key::as_slice), Some(to), visit)
     }
 
     /// Calls `found(position, value)` for each of the sorted `keys` that exists, in one pass.
@@ -189,11 +194,15 @@ impl GroupStore {
         self.frozen.as_ref().map_or(0, Frozen::bytes)
     }
 
-    /// Freezes all changes for a checkpoint, O(1); `None` if nothing changed since the last freeze.
+    /// Freezes all changes for a checkpoint, O(1); `None` if nothing changed since the last freeze, or if the rows were
+    /// replaced under this store and it waits for [`GroupStore::reset_to_base`].
     ///
     /// # Panics
     /// If something is frozen already: one checkpoint at a time.
     pub fn freeze(&mut self) -> Option<Frozen> {
+        if self.is_void() {
+            return None;
+        }
         assert!(
             self.frozen.is_none(),
             "shard {}: the last checkpoint is neither installed nor abandoned",
@@ -204,7 +213,13 @@ impl GroupStore {
         }
         self.push_active();
         let layers = std::mem::take(&mut self.rotated).into();
-        let frozen = Frozen { group: self.group, id: self.store.next_id(), layers, meta: self.meta.clone() };
+        let frozen = Frozen {
+            group: self.group,
+            generation: self.generation,
+            id: self.store.next_id(),
+            layers,
+            meta: self.meta.clone(),
+        };
         self.frozen = Some(frozen.clone());
         self.changed = false;
         Some(frozen)
@@ -220,12 +235,17 @@ impl GroupStore {
         self.base = RefCell::new(BaseView::new(self.store.current(), self.group));
     }
 
-    /// Takes back what a failed checkpoint did not write; it stays readable and joins the next freeze.
+    /// Takes back what a failed checkpoint did not write; it stays readable and joins the next freeze. A set that was
+    /// frozen before [`GroupStore::reset_to_base`] is dropped.
     ///
     /// # Panics
     /// If `frozen` is not what is frozen here.
     #[expect(clippy::needless_pass_by_value, reason = "the frozen set comes home")]
     pub fn abandoned(&mut self, frozen: Frozen) {
+        if frozen.generation != self.generation {
+            self.base = RefCell::new(BaseView::new(self.store.current(), self.group));
+            return;
+        }
         let mine = self.frozen.take().expect("abandoned() follows a freeze");
         assert!(mine.id == frozen.id, "shard {}: another frozen set comes back", self.group);
         // The failed commit may have reached the disk all the same, so nothing in it counts as fresh any more.
@@ -237,6 +257,28 @@ impl GroupStore {
         self.settle();
         self.changed = true;
         self.base = RefCell::new(BaseView::new(self.store.current(), self.group));
+    }
+
+    /// Starts anew from the base after [`Store::install`] or [`Store::delete_group`]: drops all layers, frozen ones
+    /// included, and reads the meta. Applied may jump forward, or back to 0; views of before go on as they are.
+    ///
+    /// A checkpoint of what was frozen before may still be under way. It cannot harm: the base skips sets of an older
+    /// generation, and [`GroupStore::installed`] and [`GroupStore::abandoned`] may be called with it as ever.
+    ///
+    /// # Errors
+    /// As [`Store::group`].
+    ///
+    /// # Panics
+    /// If the group's rows were not replaced since this store was opened or reset: its layers would be lost.
+    pub fn reset_to_base(&mut self) -> Result<(), Error> {
+        assert!(self.is_void(), "shard {}: nothing replaced the rows, the changes still count", self.group);
+        *self = self.store.group(self.group)?;
+        Ok(())
+    }
+
+    /// Returns whether the rows were replaced under this store.
+    fn is_void(&self) -> bool {
+        self.store.generation(self.group) != self.generation
     }
 
     /// Returns a reader of this moment, which later changes do not reach. The writer goes on.
@@ -308,10 +350,10 @@ impl Below for GroupStore {
         self.with_base(|snapshot| snapshot.get(self.group, key))
     }
 
-    fn cursor(&self, from: &[u8], to: &[u8]) -> Result<Option<Cursor>, Error> {
+    fn cursor(&self, from: &[u8], to: Option<&[u8]>) -> Result<Option<Cursor>, Error> {
         let start = match self.base.borrow().empty.end(from) {
             Some(None) => return Ok(None),
-            Some(Some(end)) if end >= to => return Ok(None),
+            Some(Some(end)) if to.is_some_and(|to| end >= to) => return Ok(None),
             Some(Some(end)) => Some(Key::new(end)),
             None => None,
         };
@@ -325,7 +367,7 @@ impl Below for GroupStore {
         self.renew(error)?.cursor(self.group, &[key, &[0]].concat())
     }
 
-    fn dead(&self, from: &[u8], to: &[u8]) {
-        self.dead.borrow_mut().add(from, Some(to));
+    fn dead(&self, from: &[u8], to: Option<&[u8]>) {
+        self.dead.borrow_mut().add(from, to);
     }
 }

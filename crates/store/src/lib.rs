@@ -11,6 +11,8 @@
 //!             └────── view: rotated layers, frozen, base read transaction: one consistent point
 //! ```
 //!
+//! A replica that is too far behind gets the rows themselves: [`SnapshotReader`], [`Staging`], [`Store::install`].
+//!
 //! # Invariants
 //! - A reader sees the newest of active, rotated, frozen, base; moving rows down changes nothing it can see.
 //! - A row that is `Fresh` exists in no lower layer. Only such rows may vanish without a tombstone.
@@ -32,6 +34,7 @@ mod gaps;
 mod group;
 mod merge;
 mod meta;
+mod snapshot;
 mod stack;
 mod store;
 mod view;
@@ -39,7 +42,8 @@ mod view;
 pub use error::Error;
 pub use frozen::{Done, Frozen};
 pub use group::GroupStore;
-pub use meta::{Identity, Meta};
+pub use meta::Meta;
+pub use snapshot::{ChunkHead, SnapshotReader, Staged, Staging};
 pub use store::{BaseBytes, Config, Store};
 pub use view::View;
 

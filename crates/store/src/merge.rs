@@ -7,13 +7,13 @@ use crate::delta::{Key, LayerRef, Slot};
 
 /// Walks what a set of frozen layers, oldest first, amounts to for the layers below: each key once, ascending, only
 /// words that change something.
-pub(crate) fn amounts(layers: &[LayerRef]) -> Amounts<'_> {
+pub(crate) fn amounts(layers: &[LayerRef]) -> impl Iterator<Item = (&[u8], Amount<'_>)> {
     let sources =
         layers.iter().map(|at| Source { rows: at.layer.rows().peekable(), doubtful: at.doubtful }).collect();
     Amounts { sources }
 }
 
-pub(crate) struct Amounts<'l> {
+struct Amounts<'l> {
     /// Oldest first.
     sources: Vec<Source<'l>>,
 }

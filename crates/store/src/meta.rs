@@ -1,8 +1,8 @@
-//! What the base knows of a group besides its rows, and of the host. Bytes: `docs/FORMATS.md`, "Base", "Tables".
+//! What the base knows of a group besides its rows. Bytes: `docs/FORMATS.md`, "Base", "Tables".
 
-use z4_types::{ClusterId, Index, Term};
+use z4_types::{Index, Term};
 
-/// The newest version of a meta or identity record.
+/// The newest version of a meta record.
 pub(crate) const RECORD_VERSION: u8 = 1;
 
 /// How far a group's rows have come.
@@ -16,21 +16,6 @@ pub struct Meta {
     pub digest: u64,
     /// The group's membership in the consensus engine's encoding; opaque here.
     pub conf: Vec<u8>,
-}
-
-/// Whose data this is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The host's stable name.
-    pub host: String,
-}
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "host {:?} of cluster {}", self.host, self.cluster)
-    }
 }
 
 /// Rows of one group in the base, for estimates.
@@ -69,19 +54,6 @@ pub(crate) fn decode_meta(bytes: &[u8]) -> Result<(Meta, Size), Undecodable> {
     Ok((Meta { applied: Index(applied), term: Term(term), digest, conf }, Size { rows, bytes }))
 }
 
-pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
-    let mut bytes = vec![RECORD_VERSION];
-    bytes.extend_from_slice(&identity.cluster.0.to_le_bytes());
-    put_bytes(&mut bytes, identity.host.as_bytes());
-    bytes
-}
-
-pub(crate) fn decode_identity(bytes: &[u8]) -> Result<Identity, Undecodable> {
-    let (cluster, rest) = body(bytes)?.split_first_chunk::<16>().ok_or(Undecodable::Malformed)?;
-    let host = String::from_utf8(take_bytes(rest)?.to_vec()).map_err(|_| Undecodable::Malformed)?;
-    Ok(Identity { cluster: ClusterId(u128::from_le_bytes(*cluster)), host })
-}
-
 fn body(bytes: &[u8]) -> Result<&[u8], Undecodable> {
     match bytes.split_first() {
         Some((&RECORD_VERSION, rest)) => Ok(rest),
@@ -91,7 +63,7 @@ fn body(bytes: &[u8]) -> Result<&[u8], Undecodable> {
 }
 
 fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    let len = u32::try_from(bytes.len()).expect("a membership or a host name is far below 4 GiB");
+    let len = u32::try_from(bytes.len()).expect("a membership is far below 4 GiB");
     to.extend_from_slice(&len.to_le_bytes());
     to.extend_from_slice(bytes);
 }
@@ -144,17 +116,6 @@ mod tests {
         ];
         assert_eq!(bytes, golden);
         assert_eq!(decode_meta(&bytes), Ok((meta, size)));
-    }
-
-    #[test]
-    fn an_identity_record_has_its_golden_bytes_and_reads_back() {
-        let identity = Identity { cluster: ClusterId(0x0F), host: "h1".into() };
-        let bytes = encode_identity(&identity);
-        let mut golden = vec![1, 0x0F];
-        golden.extend_from_slice(&[0; 15]);
-        golden.extend_from_slice(&[2, 0, 0, 0, b'h', b'1']);
-        assert_eq!(bytes, golden);
-        assert_eq!(decode_identity(&bytes), Ok(identity));
     }
 
     #[test]

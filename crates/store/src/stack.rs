@@ -19,12 +19,12 @@ pub(crate) trait Below {
     fn absent(&self, key: &[u8]) -> bool;
     /// Reads one row of the base.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
-    /// Returns a cursor at the first base row not before `from`; `None` if there is none before `to`.
-    fn cursor(&self, from: &[u8], to: &[u8]) -> Result<Option<Cursor>, Error>;
+    /// Returns a cursor at the first base row not before `from`; `None` if there is none before `to` (`None`: the end).
+    fn cursor(&self, from: &[u8], to: Option<&[u8]>) -> Result<Option<Cursor>, Error>;
     /// Returns a cursor behind `key`, after the last one failed with `error`; or the error, if there is no way on.
     fn resume(&self, error: Error, key: &[u8]) -> Result<Cursor, Error>;
     /// Takes note that no row is visible in `from..to`.
-    fn dead(&self, from: &[u8], to: &[u8]);
+    fn dead(&self, from: &[u8], to: Option<&[u8]>);
 }
 
 /// Reads one row. `layers` are newest first.
@@ -73,7 +73,7 @@ pub(crate) fn get_many<'l, L: Iterator<Item = &'l Layer>>(
             None => false,
         };
         if !near {
-            walk = Some(Walk { cursor: below.cursor(key, &end)? });
+            walk = Some(Walk { cursor: below.cursor(key, Some(&end))? });
         }
         let cursor = walk.as_ref().and_then(|walk| walk.cursor.as_ref());
         if let Some(cursor) = cursor.filter(|cursor| cursor.key() == Some(*key)) {
@@ -83,15 +83,15 @@ pub(crate) fn get_many<'l, L: Iterator<Item = &'l Layer>>(
     Ok(())
 }
 
-/// Visits the visible rows with `from <= key < to` in order. `layers` are newest first.
+/// Visits the visible rows with `from <= key < to` in order; to the end without `to`. `layers` are newest first.
 pub(crate) fn scan<'l>(
     layers: impl Iterator<Item = &'l Layer>,
     below: &impl Below,
     from: &[u8],
-    to: &[u8],
+    to: Option<&[u8]>,
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
-    if from >= to {
+    if to.is_some_and(|to| from >= to) {
         return Ok(());
     }
     let mut sources: Vec<Source<'l>> = layers.map(|layer| Source::new(layer.range(from, to))).collect();
@@ -100,7 +100,7 @@ pub(crate) fn scan<'l>(
     let (mut hidden, mut visited) = (0, false);
     loop {
         let layered = sources.iter().filter_map(|source| source.head.map(|(key, _)| key.as_slice())).min();
-        let in_base = base.key().filter(|key| *key < to);
+        let in_base = base.key().filter(|key| to.is_none_or(|to| *key < to));
         let order = match (layered, in_base) {
             (None, None) => break,
             (Some(_), None) => Ordering::Less,
@@ -110,7 +110,7 @@ pub(crate) fn scan<'l>(
         if order == Ordering::Greater {
             let (key, value) = base.row().expect("the base has the least key");
             if !std::mem::replace(&mut visited, true) && hidden >= HIDDEN_MIN {
-                below.dead(from, key);
+                below.dead(from, Some(key));
             }
             if !visit(key, value) {
                 return Ok(());
@@ -132,7 +132,7 @@ pub(crate) fn scan<'l>(
             None => hidden += 1,
             Some(value) => {
                 if !std::mem::replace(&mut visited, true) && hidden >= HIDDEN_MIN {
-                    below.dead(from, key);
+                    below.dead(from, Some(key));
                 }
                 if !visit(key, value) {
                     return Ok(());

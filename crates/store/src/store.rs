@@ -3,9 +3,11 @@
 //! # Invariants
 //! - One thread writes the base at a time (`writer`). Readers share the snapshot of the last commit (`current`).
 //! - After a full disk the base is opened again at its last commit, before the failed call returns.
+//! - A checkpoint writes a frozen set only if no install or removal of its group came between: rows of before would lie
+//!   over rows they do not belong to, or come back from the dead.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -13,10 +15,8 @@ use z4_env::Disk;
 use z4_types::ShardId;
 
 use crate::base::{self, Base, GroupRows, Health, Snapshot};
-use crate::meta::{decode_identity, encode_identity};
-use crate::{Done, Error, Frozen, GroupStore, Identity, Meta};
+use crate::{Done, Error, Frozen, GroupStore, Meta};
 
-const IDENTITY: &str = "identity";
 /// Default of [`Config::cache_bytes`].
 const CACHE_BYTES: usize = 48 << 20;
 
@@ -27,15 +27,13 @@ pub struct Config {
     pub dir: PathBuf,
     /// Memory for pages of the base, bytes; half of it may hold pages a checkpoint is about to write.
     pub cache_bytes: usize,
-    /// Whose data this must be; a new base gets it. `None` asks nothing.
-    pub identity: Option<Identity>,
 }
 
 impl Config {
     /// Returns the defaults for `dir`.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), cache_bytes: CACHE_BYTES, identity: None }
+        Self { dir: dir.into(), cache_bytes: CACHE_BYTES }
     }
 }
 
@@ -59,72 +57,28 @@ struct Inner {
     writer: Mutex<Option<Base>>,
     current: RwLock<Arc<Snapshot>>,
     next_id: AtomicU64,
+    /// How often each group's rows were replaced or removed since the base was opened; absent is 0. Changes only while
+    /// `writer` is held.
+    generations: Mutex<BTreeMap<ShardId, u64>>,
 }
 
 impl Store {
     /// Opens the base in `config.dir`, making an empty one if there is none.
     ///
     /// # Errors
-    /// `Corrupt`, `Invalid` (another identity), `Unsupported` (newer format), or an error of the disk.
+    /// `Corrupt`, `Unsupported` (newer format), or an error of the disk.
     pub fn open(disk: Arc<dyn Disk>, config: Config) -> Result<Self, Error> {
         disk.create_dir_all(&config.dir).map_err(|error| Health::new(base::path(&config.dir)).io(&error))?;
         let base = Base::open(&*disk, &config.dir, config.cache_bytes)?;
         let current = RwLock::new(Arc::new(base.snapshot()?));
-        let wanted = config.identity.clone();
-        let store = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             disk,
             config,
             writer: Mutex::new(Some(base)),
             current,
             next_id: AtomicU64::new(1),
-        }));
-        match (wanted, store.identity()?) {
-            (Some(wanted), None) => store.set_identity(&wanted)?,
-            (Some(wanted), Some(found)) if wanted != found => {
-                let file = base::path(&store.0.config.dir);
-                return Err(Error::ForeignData {
-                    file,
-                    found: found.to_string(),
-                    expected: wanted.to_string(),
-                });
-            }
-            _ => {}
-        }
-        Ok(store)
-    }
-
-    /// Returns a small fact of this host.
-    ///
-    /// # Errors
-    /// `Corrupt` or `Internal` if the base cannot be read.
-    pub fn host_get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.current().host_get(key)
-    }
-
-    /// Stores a small fact of this host, durable on return.
-    ///
-    /// # Errors
-    /// `Overloaded` if the disk is full; `Corrupt` or `Internal` otherwise.
-    pub fn host_put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.write(|base| base.put_host(key, value))
-    }
-
-    /// Returns whose data this is, `None` before it was set.
-    ///
-    /// # Errors
-    /// As [`Store::host_get`].
-    pub fn identity(&self) -> Result<Option<Identity>, Error> {
-        let snapshot = self.current();
-        let Some(bytes) = snapshot.host_get(IDENTITY)? else { return Ok(None) };
-        decode_identity(&bytes).map(Some).map_err(|why| base::undecodable(snapshot.health(), why, "identity"))
-    }
-
-    /// Sets whose data this is, durable on return.
-    ///
-    /// # Errors
-    /// As [`Store::host_put`].
-    pub fn set_identity(&self, identity: &Identity) -> Result<(), Error> {
-        self.host_put(IDENTITY, &encode_identity(identity))
+            generations: Mutex::default(),
+        })))
     }
 
     /// Returns the durable meta of every group in the base.
@@ -141,35 +95,40 @@ impl Store {
     /// # Errors
     /// None today; reserved for a base that cannot be read.
     pub fn group(&self, id: ShardId) -> Result<GroupStore, Error> {
-        Ok(GroupStore::open(self.clone(), id, self.current()))
+        Ok(GroupStore::open(self.clone(), id, self.generation(id), self.current()))
     }
 
     /// Writes the frozen sets of several groups and their metas in one durable transaction. Takes long: run it on a
-    /// thread that nobody waits for. On success call [`GroupStore::installed`] on every group of the host; on
+    /// thread that nobody waits for. A set whose group was installed or deleted since it was frozen is left out, and
+    /// missing in what is done. On success call [`GroupStore::installed`] on every group of the host; on
     /// `Overloaded` call [`GroupStore::abandoned`] on the frozen ones; on any other error the process should end.
     ///
     /// # Errors
     /// `Overloaded` if the disk is full; `Corrupt` or `Internal` otherwise.
     pub fn checkpoint(&self, frozen: &[Frozen]) -> Result<Done, Error> {
-        let groups: Vec<_> = frozen
-            .iter()
-            .map(|frozen| GroupRows { group: frozen.group, layers: &frozen.layers, meta: &frozen.meta })
-            .collect();
-        let outcome = self.write(|base| {
+        let (outcome, written) = self.write(|base| {
+            let written: Vec<Frozen> =
+                frozen.iter().filter(|set| set.generation == self.generation(set.group)).cloned().collect();
+            let groups: Vec<_> = written
+                .iter()
+                .map(|set| GroupRows { group: set.group, layers: &set.layers, meta: &set.meta })
+                .collect();
             let before = self.current();
-            base.write(&groups, |group| {
-                before.groups().get(&group).map(|(_, size)| *size).unwrap_or_default()
-            })
+            Ok((base.write(&groups, |group| before.size_of(group))?, written))
         })?;
-        Ok(Done { frozen: frozen.to_vec(), rows: outcome.rows })
+        Ok(Done { frozen: written, rows: outcome.rows })
     }
 
-    /// Removes all rows and the meta of a group, durable on return. Its [`GroupStore`] must be gone.
+    /// Removes all rows and the meta of a group, durable on return. Its [`GroupStore`] must be gone, or be reset next; a
+    /// checkpoint of it may still be under way and will leave it out.
     ///
     /// # Errors
-    /// As [`Store::host_put`].
+    /// `Overloaded` if the disk is full (call again); `Corrupt` or `Internal` otherwise.
     pub fn delete_group(&self, id: ShardId) -> Result<(), Error> {
-        self.write(|base| base.remove_group(id))
+        self.write(|base| {
+            self.end_generation(id);
+            base.remove_group(id)
+        })
     }
 
     /// Returns the size of the base.
@@ -184,6 +143,28 @@ impl Store {
 
     pub(crate) fn next_id(&self) -> u64 {
         self.0.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.0.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.0.config.dir
+    }
+
+    /// Returns how often the rows of `group` were replaced or removed.
+    pub(crate) fn generation(&self, group: ShardId) -> u64 {
+        self.generations().get(&group).copied().unwrap_or(0)
+    }
+
+    /// Makes everything void that was frozen of `group`. The caller holds the writer.
+    pub(crate) fn end_generation(&self, group: ShardId) {
+        *self.generations().entry(group).or_insert(0) += 1;
+    }
+
+    fn generations(&self) -> MutexGuard<'_, BTreeMap<ShardId, u64>> {
+        self.0.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the reader of the last commit.
@@ -218,7 +199,7 @@ impl Store {
     }
 
     /// Runs one commit and publishes what it made.
-    fn write<T>(&self, commit: impl FnOnce(&Base) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn write<T>(&self, commit: impl FnOnce(&Base) -> Result<T, Error>) -> Result<T, Error> {
         let mut writer = self.writer()?;
         let base = writer.as_ref().expect("writer() opened it");
         let result = commit(base).and_then(|done| Ok((done, base.snapshot()?)));

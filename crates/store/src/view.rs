@@ -46,7 +46,31 @@ impl View {
     /// # Errors
     /// As [`View::get`].
     pub fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
-        stack::scan(self.layers(), self, from, to, visit)
+        stack::scan(self.layers(), self, from, Some(to), visit)
+    }
+
+    /// Visits the rows with `from <= key` in key order, until `visit` returns false.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn scan_to_end(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        stack::scan(self.layers(), self, from, None, visit)
+    }
+
+    pub(crate) fn group(&self) -> ShardId {
+        self.group
+    }
+
+    /// Returns the file the view reads, for errors.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        self.snapshot.health().file()
+    }
+
+    /// Returns about how many bytes keys and values have: too many rather than too few, since rows written more than
+    /// once since the last checkpoint count as often.
+    pub(crate) fn bytes_about(&self) -> u64 {
+        self.snapshot.size_of(self.group).bytes
+            + self.layers.iter().map(|layer| layer.bytes() as u64).sum::<u64>()
     }
 
     /// Calls `found(position, value)` for each of the sorted `keys` that exists, in one pass.
@@ -79,7 +103,7 @@ impl Below for View {
         self.snapshot.get(self.group, key).map_err(|error| self.lost(error))
     }
 
-    fn cursor(&self, from: &[u8], _to: &[u8]) -> Result<Option<Cursor>, Error> {
+    fn cursor(&self, from: &[u8], _to: Option<&[u8]>) -> Result<Option<Cursor>, Error> {
         if self.absent(from) {
             return Ok(None);
         }
@@ -90,5 +114,5 @@ impl Below for View {
         Err(self.lost(error))
     }
 
-    fn dead(&self, _from: &[u8], _to: &[u8]) {}
+    fn dead(&self, _from: &[u8], _to: Option<&[u8]>) {}
 }

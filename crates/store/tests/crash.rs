@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use support::{MemDisk, rows};
 use z4_env::{Rng, SeededRng};
-use z4_store::{Config, Error, GroupStore, Identity, Meta, Store};
-use z4_types::{ClusterId, Index, Kind, ShardId, Term};
+use z4_store::{Config, Error, GroupStore, Meta, Store};
+use z4_types::{Index, Kind, ShardId, Term};
 
 const BASE: &str = "/data/base.redb";
 
@@ -247,22 +247,6 @@ fn a_failed_sync_is_internal_and_stays_so() {
 }
 
 #[test]
-fn data_of_another_host_or_cluster_is_refused_with_the_remedy() {
-    let disk = MemDisk::default();
-    let identity = |cluster, host: &str| Identity { cluster: ClusterId(cluster), host: host.into() };
-    let open =
-        |identity| Store::open(Arc::new(disk.clone()), Config { identity: Some(identity), ..config() });
-    drop(open(identity(1, "one")).unwrap());
-    drop(open(identity(1, "one")).unwrap());
-    for other in [identity(2, "one"), identity(1, "two")] {
-        let error = open(other).err().unwrap();
-        assert!(matches!(error, Error::ForeignData { .. }) && error.kind() == Kind::Invalid, "{error}");
-        assert!(error.to_string().contains("point the data directory"), "{error}");
-    }
-    assert_eq!(self::open(&disk).unwrap().identity().unwrap(), Some(identity(1, "one")));
-}
-
-#[test]
 fn a_newer_container_is_refused_by_name() {
     use xxhash_rust::xxh3::xxh3_64;
     let disk = MemDisk::default();
@@ -274,16 +258,6 @@ fn a_newer_container_is_refused_by_name() {
     disk.replace(Path::new(BASE), &bytes);
     let error = open(&disk).err().unwrap();
     assert!(matches!(error, Error::NewerFormat { found: 2, supported: 1, .. }), "{error}");
-}
-
-#[test]
-fn host_facts_are_durable_at_once() {
-    let disk = MemDisk::default();
-    let store = open(&disk).unwrap();
-    assert_eq!(store.host_get("x").unwrap(), None);
-    store.host_put("x", b"1").unwrap();
-    disk.crash(&mut SeededRng::new(0));
-    assert_eq!(open(&disk).unwrap().host_get("x").unwrap().as_deref(), Some(&b"1"[..]));
 }
 
 #[test]

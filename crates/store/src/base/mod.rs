@@ -4,12 +4,13 @@
 //! one. A failed write poisons a redb database; after a full disk the [`Base`] is opened again, at its last commit.
 //!
 //! # Not here
-//! - What a commit contains: `write`. What readers hold: `snapshot`. Checksums: `container`.
+//! - What a commit contains: `write` and `replace`. What readers hold: `snapshot`. Checksums: `container`.
 //!
 //! Sources: redb 4.4, `docs/design.md` and `src/tree_store/page_store/{header,page_manager}.rs`.
 
 mod container;
 mod health;
+mod replace;
 mod snapshot;
 mod write;
 
@@ -23,7 +24,7 @@ use z4_env::{Disk, OpenMode};
 use crate::Error;
 use container::Container;
 pub(crate) use health::Health;
-pub(crate) use snapshot::{Cursor, Snapshot, undecodable};
+pub(crate) use snapshot::{Cursor, Snapshot};
 pub(crate) use write::{GroupRows, live_bytes};
 
 /// Name of the base in the data directory.
@@ -34,7 +35,6 @@ const FILE_NEW: &str = "base.redb.new";
 type Bytes = &'static [u8];
 const ROWS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("rows");
 const GROUPS: TableDefinition<'static, u32, Bytes> = TableDefinition::new("groups");
-const HOST: TableDefinition<'static, &str, Bytes> = TableDefinition::new("host");
 
 /// One open database. Dropping it closes the file cleanly, unless it failed.
 pub(crate) struct Base {

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable};
 use z4_types::ShardId;
 
-use super::{Bytes, GROUP_BYTES, GROUPS, HOST, Health, ROWS, row_key};
+use super::{Bytes, GROUP_BYTES, GROUPS, Health, ROWS, row_key};
 use crate::Error;
 use crate::meta::{Meta, Size, Undecodable, decode_meta};
 
 /// The base at one commit. Shared by all readers of that commit.
 pub(crate) struct Snapshot {
     rows: ReadOnlyTable<Bytes, Bytes>,
-    host: ReadOnlyTable<&'static str, Bytes>,
     groups: BTreeMap<ShardId, (Meta, Size)>,
     health: Arc<Health>,
 }
@@ -24,7 +23,6 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn new(transaction: &ReadTransaction, health: Arc<Health>) -> Result<Self, Error> {
         let rows = transaction.open_table(ROWS).map_err(|error| health.database(error))?;
-        let host = transaction.open_table(HOST).map_err(|error| health.database(error))?;
         let table = transaction.open_table(GROUPS).map_err(|error| health.database(error))?;
         let mut groups = BTreeMap::new();
         for row in table.iter().map_err(|error| health.database(error))? {
@@ -34,24 +32,23 @@ impl Snapshot {
                 .map_err(|why| undecodable(&health, why, &format!("meta of shard {group}")))?;
             groups.insert(group, meta);
         }
-        Ok(Self { rows, host, groups, health })
+        Ok(Self { rows, groups, health })
     }
 
     pub(crate) fn groups(&self) -> &BTreeMap<ShardId, (Meta, Size)> {
         &self.groups
     }
 
+    pub(crate) fn size_of(&self, group: ShardId) -> Size {
+        self.groups.get(&group).map(|(_, size)| *size).unwrap_or_default()
+    }
+
     pub(crate) fn rows_of(&self, group: ShardId) -> u64 {
-        self.groups.get(&group).map_or(0, |(_, size)| size.rows)
+        self.size_of(group).rows
     }
 
     pub(crate) fn health(&self) -> &Arc<Health> {
         &self.health
-    }
-
-    pub(crate) fn host_get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        let value = ReadOnlyTable::get(&self.host, key).map_err(|error| self.health.database(error))?;
-        Ok(value.map(|value| value.value().to_vec()))
     }
 
     pub(crate) fn get(&self, group: ShardId, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
@@ -76,7 +73,7 @@ impl Snapshot {
 }
 
 /// Reports a record that does not decode.
-pub(crate) fn undecodable(health: &Health, why: Undecodable, what: &str) -> Error {
+fn undecodable(health: &Health, why: Undecodable, what: &str) -> Error {
     match why {
         Undecodable::Newer(version) => {
             let supported = u32::from(crate::meta::RECORD_VERSION);

@@ -1,4 +1,4 @@
-//! Changing the base: checkpoints, host facts, removal of a group. Each is one durable commit.
+//! Checkpoints: the changes of several groups in one durable commit.
 //!
 //! Every commit is two-phase and records redb's allocator state, so that opening after a crash reads a few pages and
 //! never walks the trees. Rows arrive sorted; where they extend a gap of the tree (new bodies at the right edge) they
@@ -11,10 +11,10 @@ use std::ops::Bound;
 use redb::{CursorError, Database, Durability, Table, WriteTransaction};
 use z4_types::ShardId;
 
-use super::{Base, Bytes, GROUP_BYTES, GROUPS, HOST, Health, ROWS};
+use super::{Base, Bytes, GROUP_BYTES, GROUPS, Health, ROWS};
 use crate::Error;
 use crate::delta::LayerRef;
-use crate::merge::{Amount, Amounts, amounts};
+use crate::merge::{Amount, amounts};
 use crate::meta::{Meta, Size, encode_meta};
 
 /// A cursor run shorter than this cost more than plain inserts.
@@ -41,11 +41,10 @@ pub(super) fn create_tables(db: &Database, health: &Health) -> Result<(), Error>
     let transaction = begin(db, health)?;
     transaction.open_table(ROWS).map_err(|error| health.database(error))?;
     transaction.open_table(GROUPS).map_err(|error| health.database(error))?;
-    transaction.open_table(HOST).map_err(|error| health.database(error))?;
     transaction.commit().map_err(|error| health.database(error))
 }
 
-fn begin(db: &Database, health: &Health) -> Result<WriteTransaction, Error> {
+pub(super) fn begin(db: &Database, health: &Health) -> Result<WriteTransaction, Error> {
     let mut transaction = db.begin_write().map_err(|error| health.database(error))?;
     transaction.set_durability(Durability::Immediate).map_err(|error| health.database(error))?;
     transaction.set_quick_repair(true);
@@ -73,7 +72,7 @@ impl Base {
             );
             for rows in sorted {
                 let mut writer = RowWriter::new(rows.group, sizes(rows.group));
-                writer.all(&mut table, rows.layers).map_err(|error| health.database(error))?;
+                writer.all(&mut table, amounts(rows.layers)).map_err(|error| health.database(error))?;
                 outcome.rows += writer.changed;
                 let meta = encode_meta(&meta_to_write(rows.meta), writer.size);
                 metas.insert(rows.group.0, meta.as_slice()).map_err(|error| health.database(error))?;
@@ -81,35 +80,6 @@ impl Base {
         }
         transaction.commit().map_err(|error| health.database(error))?;
         Ok(outcome)
-    }
-
-    /// Stores one fact of this host durably.
-    pub(crate) fn put_host(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        let health = self.health();
-        let transaction = begin(&self.db, health)?;
-        {
-            let mut host = transaction.open_table(HOST).map_err(|error| health.database(error))?;
-            host.insert(key, value).map_err(|error| health.database(error))?;
-        }
-        transaction.commit().map_err(|error| health.database(error))
-    }
-
-    /// Removes a group's rows and meta durably.
-    pub(crate) fn remove_group(&self, group: ShardId) -> Result<(), Error> {
-        let health = self.health();
-        let transaction = begin(&self.db, health)?;
-        {
-            let mut rows = transaction.open_table(ROWS).map_err(|error| health.database(error))?;
-            let from = group.0.to_be_bytes();
-            let removed = match group.0.checked_add(1) {
-                Some(next) => rows.retain_in::<&[u8], _>(&from[..]..&next.to_be_bytes()[..], |_, _| false),
-                None => rows.retain_in::<&[u8], _>(&from[..].., |_, _| false),
-            };
-            removed.map_err(|error| health.database(error))?;
-            let mut metas = transaction.open_table(GROUPS).map_err(|error| health.database(error))?;
-            metas.remove(group.0).map_err(|error| health.database(error))?;
-        }
-        transaction.commit().map_err(|error| health.database(error))
     }
 }
 
@@ -125,20 +95,20 @@ fn meta_to_write(meta: &Meta) -> Meta {
 }
 
 /// Writes the rows of one group and keeps count.
-struct RowWriter {
+pub(super) struct RowWriter {
     key: Vec<u8>,
-    size: Size,
+    /// Of the group's rows so far.
+    pub(super) size: Size,
     changed: u64,
     /// Plain inserts left before a cursor is tried again, and how many there were the last time.
     plain: usize,
     backoff: usize,
 }
 
-type Rows<'t> = Table<'t, Bytes, Bytes>;
-type Words<'l> = Peekable<Amounts<'l>>;
+pub(super) type Rows<'t> = Table<'t, Bytes, Bytes>;
 
 impl RowWriter {
-    fn new(group: ShardId, size: Size) -> Self {
+    pub(super) fn new(group: ShardId, size: Size) -> Self {
         Self { key: group.0.to_be_bytes().to_vec(), size, changed: 0, plain: 0, backoff: 0 }
     }
 
@@ -147,8 +117,13 @@ impl RowWriter {
         self.key.extend_from_slice(key);
     }
 
-    fn all(&mut self, table: &mut Rows<'_>, layers: &[LayerRef]) -> Result<(), redb::Error> {
-        let mut words = amounts(layers).peekable();
+    /// Writes `words`, which ascend.
+    pub(super) fn all<'l>(
+        &mut self,
+        table: &mut Rows<'_>,
+        words: impl Iterator<Item = (&'l [u8], Amount<'l>)>,
+    ) -> Result<(), redb::Error> {
+        let mut words = words.peekable();
         while let Some((key, amount)) = words.peek() {
             if matches!(amount, Amount::Insert(_)) && self.plain == 0 {
                 self.run(table, &mut words)?;
@@ -191,7 +166,11 @@ impl RowWriter {
     }
 
     /// Inserts new rows while they fall into one gap of the tree; at least one row, by a plain insert if need be.
-    fn run(&mut self, table: &mut Rows<'_>, words: &mut Words<'_>) -> Result<(), redb::Error> {
+    fn run<'l>(
+        &mut self,
+        table: &mut Rows<'_>,
+        words: &mut Peekable<impl Iterator<Item = (&'l [u8], Amount<'l>)>>,
+    ) -> Result<(), redb::Error> {
         let mut inserted = 0;
         {
             let first = words.peek().map(|(key, _)| *key).expect("the caller peeked");

@@ -60,9 +60,9 @@ impl Layer {
         self.rows.iter()
     }
 
-    /// Returns the rows with `from <= key < to`. Requires `from <= to`.
-    pub(crate) fn range(&self, from: &[u8], to: &[u8]) -> Range<'_, Key, Slot> {
-        self.rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+    /// Returns the rows with `from <= key < to`, to the end without `to`. Requires `from <= to`.
+    pub(crate) fn range(&self, from: &[u8], to: Option<&[u8]>) -> Range<'_, Key, Slot> {
+        self.rows.range::<[u8], _>((Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded)))
     }
 
     /// Adds a row whose key exists nowhere.

@@ -4,6 +4,8 @@
 //! length and names that no directory sync made durable are kept or lost.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod replica;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ const SECTOR: usize = 512;
 #[derive(Clone, Default)]
 pub struct MemDisk(Arc<Mutex<State>>);
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct State {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -89,9 +91,21 @@ impl MemDisk {
         }
     }
 
+    /// Returns a copy that goes its own way.
+    pub fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
+    }
+
     pub fn read(&self, path: &Path) -> Vec<u8> {
         let state = self.0.lock().unwrap();
         state.files[state.names[path]].bytes.clone()
+    }
+
+    /// Changes a bit under whoever has the file open.
+    pub fn flip(&self, path: &Path, at: usize) {
+        let mut state = self.0.lock().unwrap();
+        let file = state.names[path];
+        state.files[file].bytes[at] ^= 1;
     }
 
     pub fn replace(&self, path: &Path, bytes: &[u8]) {
@@ -216,8 +230,10 @@ impl Disk for MemDisk {
         Ok(())
     }
 
-    fn list(&self, _dir: &Path) -> io::Result<Vec<String>> {
-        unimplemented_call()
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.0.lock().unwrap();
+        let names = state.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -228,8 +244,10 @@ impl Disk for MemDisk {
         Ok(())
     }
 
-    fn remove(&self, _path: &Path) -> io::Result<()> {
-        unimplemented_call()
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        state.write_call()?;
+        state.names.remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
@@ -252,17 +270,13 @@ impl Disk for MemDisk {
     }
 }
 
-fn unimplemented_call<T>() -> io::Result<T> {
-    Err(io::Error::other("the store does not call this"))
-}
-
 /// Returns all rows of a group.
 pub fn rows(
     scan: impl FnOnce(&[u8], &[u8], &mut z4_store::Visit<'_>) -> Result<(), z4_store::Error>,
 ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, z4_store::Error> {
     let mut rows = BTreeMap::new();
     let mut last: Option<Vec<u8>> = None;
-    scan(&[], &[255; 64], &mut |key, value| {
+    scan(&[], &[255; 100], &mut |key, value| {
         assert!(last.as_deref().is_none_or(|last| last < key), "rows come in order, once");
         last = Some(key.to_vec());
         rows.insert(key.to_vec(), value.to_vec());
