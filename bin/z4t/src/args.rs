@@ -178,6 +178,10 @@ pub(crate) struct Push {
     #[arg(long, value_parser = parse_pair, value_name = "KEY=VALUE")]
     pub(crate) meta: Vec<(String, String)>,
 
+    /// Unique while the task is open. Not offered yet: known, so that it is refused in clear words.
+    #[arg(long, hide = true)]
+    pub(crate) key: Option<String>,
+
     /// Equal ids within ten minutes make one task.
     #[arg(long, conflicts_with = "repeat")]
     pub(crate) request_id: Option<String>,

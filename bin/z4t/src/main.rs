@@ -30,7 +30,12 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(verbs::run(cli)),
+        Ok(runtime) => {
+            let result = runtime.block_on(verbs::run(cli));
+            // Not dropped, which would wait for a thread that writes to a reader that does not read.
+            runtime.shutdown_background();
+            result
+        }
         Err(error) => Err(Failure::Failed(format!("cannot start: {error}"))),
     };
     match result {

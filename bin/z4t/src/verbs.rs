@@ -59,6 +59,14 @@ fn check_flags(cli: &Cli) -> Result<(), Failure> {
             "-q belongs to consume; this verb takes its queue as an argument".to_owned(),
         ));
     }
+    if let Verb::Task(TaskVerb::Push(push)) = &cli.verb
+        && push.key.is_some()
+    {
+        return Err(Failure::Usage(
+            "--key: keys are not offered yet; --request-id makes one task of equal ids within ten minutes"
+                .to_owned(),
+        ));
+    }
     if cli.output == Some(Format::Table) && matches!(cli.verb, Verb::Consume(_) | Verb::Diagnostic) {
         return Err(Failure::Usage("this verb prints JSON only".to_owned()));
     }

@@ -3,21 +3,29 @@
 //! A line is written and flushed before its task is acked, so what a reader saw may come again after a crash, but
 //! nothing is acked that nobody saw. When the reader goes away, or on Ctrl-C, tasks that were not printed are given
 //! back at once. A broken stream is opened again for as long as `--timeout`; acks without an answer are sent again.
+//!
+//! Ctrl-C and SIGTERM are heard at every step: while a stream is opened, and while the reader does not read, which is
+//! why another thread writes. A second one ends the good order of ending, too.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
 use z4_client::{Client, Error, Kind, Pull, PullStream, Settlement, Task, TaskId, Verdict};
 
 use crate::args::Consume;
-use crate::failure::Failure;
+use crate::failure::{Failure, code_of};
 use crate::output::{self, DeliveryJson};
 
 /// Tasks held at a time: enough to hide the way, few enough to lose little when we die.
 const HELD: u32 = 100;
 /// Pause between attempts to open the stream again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+/// A line that is being written when we are told to stop gets this time. Longer, and the reader does not read.
+const LINE_GRACE: Duration = Duration::from_millis(200);
 
 /// Why the loop ended.
 enum End {
@@ -35,20 +43,27 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let queue =
         queue.ok_or_else(|| Failure::Usage("give the queue to consume: -q QUEUE consume".to_owned()))?;
-    let signals = Signals::listen()?;
-    let mut verb =
-        Verb { client, left: consume.count, idle: consume.idle, last: Instant::now(), lost: 0, signals };
+    let mut signals = Signals::listen()?;
+    let mut verb = Verb { client, left: consume.count, idle: consume.idle, lost: 0 };
     let mut patient = false;
     let mut unanswered: Vec<Settlement> = Vec::new();
-    loop {
+    while verb.left != Some(0) {
         let pull =
             Pull { consumer: consume.name.clone(), tasks: HELD, total: verb.left, ..Pull::new(&queue) };
-        let mut stream = open(client, &pull, timeout, patient).await?;
+        let opened = tokio::select! {
+            biased;
+            () = signals.stop() => break,
+            opened = open(client, &pull, timeout, patient) => opened,
+        };
+        let mut stream = opened?;
         patient = true;
-        verb.settle_again(std::mem::take(&mut unanswered)).await?;
-        match verb.take(&mut stream).await {
+        let end = match verb.settle_again(std::mem::take(&mut unanswered), &mut signals).await {
+            Ok(()) => verb.take(&mut stream, &mut signals).await,
+            Err(failure) => Err(failure),
+        };
+        match end {
             Ok(End::Done) => {
-                verb.finish(stream).await?;
+                verb.finish(stream, &mut signals).await?;
                 break;
             }
             Ok(End::Broken(error)) if error.is_retryable() => {
@@ -59,15 +74,12 @@ pub(super) async fn run(
             Ok(End::Broken(error)) => return Err(error.into()),
             Err(failure) => {
                 // Nobody reads any more: what was printed is acked, the rest was released.
-                verb.finish(stream).await?;
+                verb.finish(stream, &mut signals).await?;
                 return Err(failure);
             }
         }
-        if verb.left == Some(0) {
-            verb.settle_again(std::mem::take(&mut unanswered)).await?;
-            break;
-        }
     }
+    verb.settle_again(unanswered, &mut signals).await?;
     if verb.lost == 0 { Ok(()) } else { Err(Failure::Partly(4)) }
 }
 
@@ -76,52 +88,68 @@ struct Verb<'a> {
     /// Tasks still to print; None: no end.
     left: Option<u64>,
     idle: Option<Duration>,
-    /// When the last task came, or consuming began.
-    last: Instant,
     /// Printed tasks whose ack was refused.
     lost: u64,
-    signals: Signals,
 }
 
 impl Verb<'_> {
     /// Prints and acks until there is a reason to end.
-    async fn take(&mut self, stream: &mut PullStream) -> Result<End, Failure> {
+    async fn take(&mut self, stream: &mut PullStream, signals: &mut Signals) -> Result<End, Failure> {
+        // Idle is a queue without a task: not the time before there was a stream, and not that of a slow reader.
+        let mut idle_since = Instant::now();
         while self.left != Some(0) {
-            let idle_until = self.idle.map(|idle| self.last + idle);
+            let idle_until = self.idle.map(|idle| idle_since + idle);
             let batch = tokio::select! {
+                biased;
+                () = signals.stop() => return Ok(End::Done),
                 batch = stream.next_batch() => batch,
                 () = at(idle_until) => return Ok(End::Done),
-                () = self.signals.stop() => return Ok(End::Done),
             };
             self.report(stream.take_refused());
-            let batch = match batch {
-                Ok(Some(batch)) => batch,
+            let batch: Arc<[Task]> = match batch {
+                Ok(Some(batch)) => batch.into(),
                 Ok(None) => return Ok(End::Broken(over())),
                 Err(error) => return Ok(End::Broken(error)),
             };
-            self.last = Instant::now();
-            let printed = batch.iter().map(|task| output::json(&DeliveryJson::new(task)));
-            let (count, failure) = count_until_error(printed);
+            let (count, printed) = print(&batch, signals).await;
+            idle_since = Instant::now();
             self.left = self.left.map(|left| left.saturating_sub(count as u64));
-            if let Err(error) = stream.ack_batch(&batch[..count]).await {
-                return Ok(End::Broken(error));
+            let acked = stream.ack_batch(&batch[..count]).await;
+            match printed {
+                Ok(Printed::All) => {}
+                Ok(Printed::Stopped) => {
+                    release(self.client, &batch[count..]).await;
+                    // A stream that broke now is found broken again by the flush, which sends its acks elsewhere.
+                    return Ok(End::Done);
+                }
+                Err(failure) => {
+                    release(self.client, &batch[count..]).await;
+                    return Err(failure);
+                }
             }
-            if let Some(failure) = failure {
-                release(self.client, &batch[count..]).await;
-                return Err(failure);
+            if let Err(error) = acked {
+                return Ok(End::Broken(error));
             }
         }
         Ok(End::Done)
     }
 
-    /// Waits for the answers to all acks, and gives back what was on its way.
-    async fn finish(&mut self, mut stream: PullStream) -> Result<(), Failure> {
+    /// Waits for the answers to all acks, and gives back what was on its way. Told to stop once more, it does not.
+    async fn finish(&mut self, stream: PullStream, signals: &mut Signals) -> Result<(), Failure> {
+        tokio::select! {
+            biased;
+            () = signals.stop_again() => Err(cut_short()),
+            finished = self.finish_in_order(stream) => finished,
+        }
+    }
+
+    async fn finish_in_order(&mut self, mut stream: PullStream) -> Result<(), Failure> {
         if let Err(error) = stream.flush().await {
             if !error.is_retryable() {
                 return Err(error.into());
             }
             self.report(stream.take_refused());
-            return self.settle_again(left_over(stream)).await;
+            return self.settle_left_over(left_over(stream)).await;
         }
         self.report(stream.take_refused());
         match stream.close().await {
@@ -132,8 +160,17 @@ impl Verb<'_> {
         Ok(())
     }
 
-    /// Sends acks again whose answers were lost. One that was done already is over, which is no loss.
-    async fn settle_again(&mut self, words: Vec<Settlement>) -> Result<(), Failure> {
+    /// Sends acks again whose answers were lost. Told to stop once more, it does not wait for the answers.
+    async fn settle_again(&mut self, words: Vec<Settlement>, signals: &mut Signals) -> Result<(), Failure> {
+        tokio::select! {
+            biased;
+            () = signals.stop_again() => Err(cut_short()),
+            settled = self.settle_left_over(words) => settled,
+        }
+    }
+
+    /// Sends acks on another connection. One that was done already is over, which is no loss.
+    async fn settle_left_over(&mut self, words: Vec<Settlement>) -> Result<(), Failure> {
         if words.is_empty() {
             return Ok(());
         }
@@ -150,6 +187,51 @@ impl Verb<'_> {
             output::talk(format_args!("warning: task {id} was printed and not acknowledged: {error}"));
         }
     }
+}
+
+/// Returns the end of one who was told to stop twice.
+fn cut_short() -> Failure {
+    output::talk(format_args!("stopped before every ack was answered; the last tasks may come again"));
+    Failure::Partly(code_of(&over()))
+}
+
+enum Printed {
+    All,
+    /// Told to stop on the way.
+    Stopped,
+}
+
+/// Prints tasks on another thread, so that a reader that does not read cannot make us deaf. Returns how many were
+/// printed, counted from the first.
+async fn print(batch: &Arc<[Task]>, signals: &mut Signals) -> (usize, Result<Printed, Failure>) {
+    let (count, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut writing = spawn_blocking({
+        let (batch, count, stop) = (Arc::clone(batch), Arc::clone(&count), Arc::clone(&stop));
+        move || {
+            for task in &*batch {
+                if stop.load(SeqCst) {
+                    return Ok(Printed::Stopped);
+                }
+                output::json(&DeliveryJson::new(task))?;
+                count.fetch_add(1, SeqCst);
+            }
+            Ok(Printed::All)
+        }
+    });
+    let written = tokio::select! {
+        written = &mut writing => Some(written),
+        () = signals.stop() => {
+            stop.store(true, SeqCst);
+            timeout(LINE_GRACE, &mut writing).await.ok()
+        }
+    };
+    let printed = match written {
+        Some(Ok(result)) => result,
+        Some(Err(panic)) => Err(Failure::Failed(format!("cannot write the output: {panic}"))),
+        // The line is still in the pipe, so nobody saw its task.
+        None => Ok(Printed::Stopped),
+    };
+    (count.load(SeqCst), printed)
 }
 
 /// Opens the stream. When it broke before, `patient`: tries for `timeout`, because the server may be restarting. The
@@ -198,18 +280,6 @@ async fn release(client: &Client, tasks: &[Task]) {
     }
 }
 
-/// Returns how many succeeded before the first failure, and that failure.
-fn count_until_error(results: impl Iterator<Item = Result<(), Failure>>) -> (usize, Option<Failure>) {
-    let mut count = 0;
-    for result in results {
-        if let Err(failure) = result {
-            return (count, Some(failure));
-        }
-        count += 1;
-    }
-    (count, None)
-}
-
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
@@ -221,6 +291,7 @@ async fn at(time: Option<Instant>) {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    heard: u32,
 }
 
 impl Signals {
@@ -229,16 +300,30 @@ impl Signals {
             Ok(Self {
                 interrupt: signal(SignalKind::interrupt())?,
                 terminate: signal(SignalKind::terminate())?,
+                heard: 0,
             })
         };
         listen()
             .map_err(|error: std::io::Error| Failure::Failed(format!("cannot listen for signals: {error}")))
     }
 
+    /// Waits for the first one, or returns at once if it has come.
     async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        self.hear(1).await;
+    }
+
+    /// Waits for a second one.
+    async fn stop_again(&mut self) {
+        self.hear(2).await;
+    }
+
+    async fn hear(&mut self, times: u32) {
+        while self.heard < times {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            self.heard += 1;
         }
     }
 }
