@@ -227,7 +227,7 @@ fn require_files(config: &Config, disk: &dyn Disk) -> Result<(), BootError> {
 fn form(config: &Config, disk: &Arc<dyn Disk>, cluster: ClusterId) -> Result<Identity, BootError> {
     refuse_promised_data(config, disk)?;
     discard_unfinished(config, &**disk)?;
-    let host = Host { id: config.host.clone(), address: config.advertise.clone() };
+    let host = Host::new(config.host.clone(), config.advertise.clone());
     let registry = Registry::form(cluster, &config.cluster_name, host, config.task_shards);
     let store = open_store(config, disk)?;
     let mut frozen = Vec::new();

@@ -55,9 +55,14 @@ impl RegistryShard {
             kind: Kind::Corrupt,
             what: format!("shard 0, entry {}: {e}", entry.index),
         })?;
-        if self.registry.apply(command) {
-            store.put(ROW, &self.registry.encode());
-            *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(self.registry.clone());
+        match self.registry.apply(&command) {
+            Ok(true) => {
+                store.put(ROW, &self.registry.encode());
+                *self.published.write().unwrap_or_else(PoisonError::into_inner) =
+                    Arc::new(self.registry.clone());
+            }
+            Ok(false) => {}
+            Err(refusal) => tracing::warn!(?command, %refusal, "a change of the registry was refused"),
         }
         Ok(())
     }

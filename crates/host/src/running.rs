@@ -124,9 +124,13 @@ impl Drop for Host {
 /// Tells the registry by which address this host is reached, if that changed since it was formed.
 fn announce_address(handle: &Handle, runner: &Runner<HostMachine>, config: &Config) {
     let registry = handle.registry();
-    let known = registry.hosts.iter().find(|h| h.id == config.host).map(|h| h.address.as_str());
-    if known != Some(config.advertise.as_str()) {
-        let command = Command::SetAddress { host: config.host.clone(), address: config.advertise.clone() };
+    let known = registry.host(&config.host);
+    if known.map(|host| host.address.as_str()) != Some(config.advertise.as_str()) {
+        let command = Command::SetAddress {
+            host: config.host.clone(),
+            address: config.advertise.clone(),
+            service: known.map(|host| host.service.clone()).unwrap_or_default(),
+        };
         runner.send(Input::Write(ShardId(0), HostWrite::Registry(command)));
     }
 }

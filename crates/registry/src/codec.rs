@@ -1,95 +1,74 @@
-//! Bytes of the registry and its commands (`docs/FORMATS.md`, "Registry").
+//! Bytes of the registry and its commands (`docs/FORMATS.md`, "Registry"): what both are made of.
+//!
+//! One value has one encoding, and only that is read back.
 
-use z4_types::{ClusterId, HostId, ShardId};
+mod command;
+mod registry;
 
-use crate::registry::{Command, Host, Registry, Replica, Shard};
+use std::collections::BTreeMap;
+
+use z4_types::HostId;
 
 const VERSION: u8 = 1;
-const SET_ADDRESS: u8 = 1;
 
 /// The bytes are not a registry (or command) of this version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the registry cannot be read: {0}")]
 pub struct Malformed(&'static str);
 
-impl Registry {
-    /// Returns the registry's bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
-        out.extend_from_slice(&self.cluster.0.to_le_bytes());
-        put_text(&mut out, &self.name);
-        put_count(&mut out, self.hosts.len());
-        for host in &self.hosts {
-            put_text(&mut out, &host.id.0);
-            put_text(&mut out, &host.address);
+struct Output(Vec<u8>);
+
+impl Output {
+    fn versioned() -> Self {
+        Self(vec![VERSION])
+    }
+
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn u128(&mut self, value: u128) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn tags(&mut self, tags: &BTreeMap<String, String>) {
+        self.list(tags, |out, (key, value)| {
+            out.text(key);
+            out.text(value);
+        });
+    }
+
+    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut item: impl FnMut(&mut Self, T)) {
+        let at = self.0.len();
+        self.u32(0);
+        let mut count = 0;
+        for each in items {
+            item(self, each);
+            count += 1;
         }
-        put_count(&mut out, self.shards.len());
-        for shard in &self.shards {
-            put_count(&mut out, shard.voters.len());
-            for replica in &shard.voters {
-                out.extend_from_slice(&replica.id.to_le_bytes());
-                put_text(&mut out, &replica.host.0);
-            }
-        }
-        out.extend_from_slice(&self.next_replica.to_le_bytes());
-        out
+        self.0[at..at + 4].copy_from_slice(&Self::counted(count));
     }
 
-    /// Reads what [`Registry::encode`] wrote.
-    ///
-    /// # Errors
-    /// If the bytes are not that.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut input = Input::versioned(bytes)?;
-        let cluster = ClusterId(u128::from_le_bytes(input.array()?));
-        let name = input.text()?;
-        let hosts = input.list(|i| Ok(Host { id: HostId(i.text()?), address: i.text()? }))?;
-        let voters = input.list(|i| i.list(|i| Ok(Replica { id: i.u64()?, host: HostId(i.text()?) })))?;
-        let shards = (0..).zip(voters).map(|(id, voters)| Shard { id: ShardId(id), voters }).collect();
-        let next_replica = input.u64()?;
-        input.end()?;
-        Ok(Self { cluster, name, hosts, shards, next_replica })
-    }
-}
-
-impl Command {
-    /// Returns the command's bytes: the data of one log entry of shard 0.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
-        match self {
-            Self::SetAddress { host, address } => {
-                out.push(SET_ADDRESS);
-                put_text(&mut out, &host.0);
-                put_text(&mut out, address);
-            }
-        }
-        out
+    fn count(&mut self, count: usize) {
+        self.0.extend_from_slice(&Self::counted(count));
     }
 
-    /// Reads what [`Command::encode`] wrote.
-    ///
-    /// # Errors
-    /// If the bytes are not that.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut input = Input::versioned(bytes)?;
-        let command = match input.array::<1>()? {
-            [SET_ADDRESS] => Self::SetAddress { host: HostId(input.text()?), address: input.text()? },
-            _ => return Err(Malformed("unknown command; run a newer version")),
-        };
-        input.end()?;
-        Ok(command)
+    fn counted(count: usize) -> [u8; 4] {
+        u32::try_from(count).expect("a registry is small").to_le_bytes()
     }
-}
-
-fn put_count(out: &mut Vec<u8>, count: usize) {
-    out.extend_from_slice(&u32::try_from(count).expect("a registry is small").to_le_bytes());
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    put_count(out, text.len());
-    out.extend_from_slice(text.as_bytes());
 }
 
 struct Input<'a>(&'a [u8]);
@@ -109,22 +88,47 @@ impl<'a> Input<'a> {
         Ok(*head)
     }
 
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        let [value] = self.array()?;
+        Ok(value)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
     fn u64(&mut self) -> Result<u64, Malformed> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    fn u128(&mut self) -> Result<u128, Malformed> {
+        Ok(u128::from_le_bytes(self.array()?))
+    }
+
     fn text(&mut self) -> Result<String, Malformed> {
-        let len = u32::from_le_bytes(self.array()?) as usize;
+        let len = self.u32()? as usize;
         let (head, tail) = self.0.split_at_checked(len).ok_or(Malformed("cut short"))?;
         self.0 = tail;
         String::from_utf8(head.to_vec()).map_err(|_| Malformed("text is not UTF-8"))
+    }
+
+    fn host(&mut self) -> Result<HostId, Malformed> {
+        self.text().map(HostId)
+    }
+
+    fn tags(&mut self) -> Result<BTreeMap<String, String>, Malformed> {
+        let pairs = self.list(|input| Ok((input.text()?, input.text()?)))?;
+        if pairs.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+            return Err(Malformed("tags are not in order"));
+        }
+        Ok(pairs.into_iter().collect())
     }
 
     fn list<T>(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Malformed> {
-        let count = u32::from_le_bytes(self.array()?);
+        let count = self.u32()?;
         // Grows as items are found: a wrong count must not reserve memory.
         let mut out = Vec::new();
         for _ in 0..count {

@@ -31,13 +31,10 @@ impl AdminService {
         let handle = self.door.handle();
         let registry = handle.registry();
         let identity = handle.identity();
-        let leader_of = |shard: ShardId, replica: u64| {
-            let shard = registry.shards.iter().find(|s| s.id == shard)?;
-            shard.voters.iter().find(|voter| voter.id == replica).map(|voter| voter.host.clone())
-        };
+        let leader_of = |shard: ShardId, replica: u64| registry.host_of_replica(shard, replica);
         let shards = snapshot.groups.iter().map(|group| v1::Shard {
             id: group.shard.0,
-            leader: leader_of(group.shard, group.leader).map(|host| host.to_string()).unwrap_or_default(),
+            leader: leader_of(group.shard, group.leader).map(|host| host.id.to_string()).unwrap_or_default(),
             term: group.term.0,
             commit: group.commit.0,
             applied: group.applied.0,
@@ -49,13 +46,11 @@ impl AdminService {
             .iter()
             .find(|group| group.shard.0 == 0)
             .and_then(|g| leader_of(g.shard, g.leader));
-        let address = registry_leader.and_then(|leader| registry.hosts.iter().find(|host| host.id == leader));
         v1::InfoResponse {
             server_id: identity.host.to_string(),
-            leader_address: address.map(|host| host.address.clone()).unwrap_or_default(),
+            leader_address: registry_leader.map(|host| host.address.clone()).unwrap_or_default(),
             members: registry
-                .hosts
-                .iter()
+                .members()
                 .map(|host| v1::Member { id: host.id.to_string(), address: host.address.clone() })
                 .collect(),
             cluster_name: identity.cluster_name.clone(),
@@ -84,7 +79,7 @@ impl AdminService {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.door.uptime().as_secs_f64(),
             "stopping": self.door.is_stopping(),
-            "hosts": registry.hosts.iter().map(|host| json!({
+            "hosts": registry.members().map(|host| json!({
                 "id": host.id.to_string(),
                 "address": host.address,
             })).collect::<Vec<_>>(),
@@ -99,7 +94,7 @@ impl AdminService {
                 "last": group.last.0,
                 "digest": format!("{:016x}", group.digest),
             })).collect::<Vec<_>>(),
-            "queues_total": snapshot.queues.len(),
+            "queues_total": snapshot.queues_total,
             "queues": queues.iter().take(DIAGNOSTIC_QUEUES_MAX).map(|(name, stats)| json!({
                 "name": name.as_str(),
                 "shard": registry.shard_of(name).0,
