@@ -29,6 +29,7 @@ const ARROWS: &[(&str, Sees)] = &[
     ("z4-proto", Only(&["z4-types", "z4-tasks"])),
     ("z4-wal", Only(&["z4-types", "z4-env"])),
     ("z4-store", Only(&["z4-types", "z4-env"])),
+    ("z4-transport", Only(&["z4-types", "z4-env"])),
     ("z4-multiraft", Only(&["z4-types", "z4-env", "z4-consensus", "z4-wal", "z4-store"])),
     (
         "z4-host",
