@@ -5,9 +5,13 @@
 //!           ^ first                   ^ cache_start               ^ last + 1
 //! ```
 //!
+//! A snapshot that arrives replaces all of it: the log then begins after the snapshot's mark.
+//!
 //! # Invariants
 //! - `first <= cache_start <= last + 1`; cached entries are contiguous.
-//! - What raft-rs was told is stable is in the cache or readable through [`ReadBack`].
+//! - What raft-rs was told is stable is in the cache or readable through [`ReadBack`]. An entry that is not readable any
+//!   more is *compacted* for the engine: it then sends a snapshot, and does not panic.
+//! - `before_first <= mark`; the mark is what a snapshot made now would have.
 
 use std::collections::VecDeque;
 
@@ -16,6 +20,10 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use z4_types::{Entry, EntryKind, Index, ShardId, Term};
 
 use crate::membership::Membership;
+use crate::message::SnapshotMark;
+
+/// What a cached entry costs besides its data, bytes: bounds the number of empty ones.
+const ENTRY_OVERHEAD_BYTES: usize = 96;
 
 /// Reads entries that left the cache, for followers that are behind.
 pub trait ReadBack: Send {
@@ -29,7 +37,8 @@ pub trait ReadBack: Send {
 pub(crate) struct LogTail {
     group: ShardId,
     hard_state: raft::prelude::HardState,
-    membership: Membership,
+    /// The applied index with its term and membership.
+    mark: SnapshotMark,
     /// The entry before the first one: its index and term.
     before_first: (u64, u64),
     cache_start: u64,
@@ -53,7 +62,7 @@ impl LogTail {
         let mut tail = Self {
             group,
             hard_state,
-            membership,
+            mark: SnapshotMark { index: before_first.0, term: before_first.1, membership },
             before_first: (before_first.0.0, before_first.1.0),
             cache_start: before_first.0.0 + 1,
             last_evicted: (0, 0),
@@ -78,10 +87,10 @@ impl LogTail {
         }
         while self.last_cached() >= first.index {
             let dropped = self.cache.pop_back().expect("the cache holds its last index");
-            self.cached_bytes -= dropped.data.len();
+            self.cached_bytes -= cost(&dropped);
         }
         for entry in entries {
-            self.cached_bytes += entry.data.len();
+            self.cached_bytes += cost(entry);
             self.cache.push_back(entry.clone());
         }
     }
@@ -91,23 +100,53 @@ impl LogTail {
         if through <= self.before_first.0 {
             return;
         }
-        self.evict(through);
+        self.evict(through, 0);
         self.before_first = (through, term);
         self.cache_start = self.cache_start.max(through + 1);
     }
 
-    /// Drops cached entries up to `through`; they stay readable through the host's log.
-    pub(crate) fn evict(&mut self, through: u64) {
-        while self.cache_start <= through {
+    /// Drops the oldest cached entries up to `through` until at most `keep` bytes are cached; they stay readable
+    /// through the host's log.
+    pub(crate) fn evict(&mut self, through: u64, keep: usize) {
+        while self.cache_start <= through && self.cached_bytes > keep {
             let Some(dropped) = self.cache.pop_front() else { break };
-            self.cached_bytes -= dropped.data.len();
+            self.cached_bytes -= cost(&dropped);
             self.cache_start = dropped.index + 1;
             self.last_evicted = (dropped.index, dropped.term);
         }
     }
 
-    pub(crate) fn cached_bytes(&self) -> usize {
-        self.cached_bytes
+    /// Starts anew after a snapshot that arrived.
+    pub(crate) fn install(&mut self, mark: SnapshotMark) {
+        assert!(mark.index > self.mark.index, "a snapshot never goes back");
+        self.before_first = (mark.index.0, mark.term.0);
+        self.cache_start = mark.index.0 + 1;
+        self.last_evicted = (0, 0);
+        self.cache.clear();
+        self.cached_bytes = 0;
+        self.mark = mark;
+    }
+
+    /// Moves the mark to an applied entry; stays where a snapshot went further.
+    pub(crate) fn applied(&mut self, index: u64) {
+        if index > self.mark.index.0 {
+            self.mark.term = Term(self.term_of(index).expect("an applied entry is in the log"));
+            self.mark.index = Index(index);
+        }
+    }
+
+    /// Moves the mark to a membership entry that is being applied.
+    pub(crate) fn set_mark(&mut self, mark: SnapshotMark) {
+        assert!(mark.index > self.mark.index, "apply goes forward");
+        self.mark = mark;
+    }
+
+    pub(crate) fn mark(&self) -> &SnapshotMark {
+        &self.mark
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.before_first.0 + 1
     }
 
     pub(crate) fn set_hard_state(&mut self, hard_state: &raft::prelude::HardState) {
@@ -141,7 +180,7 @@ impl LogTail {
 
 impl Storage for LogTail {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.membership.to_raft()))
+        Ok(RaftState::new(self.hard_state.clone(), self.mark.membership.to_raft()))
     }
 
     fn entries(
@@ -160,7 +199,8 @@ impl Storage for LogTail {
             let to = Index(high.min(self.cache_start));
             return match self.read_back.entries(self.group, Index(low), to, budget) {
                 Some(entries) if !entries.is_empty() => Ok(entries.into_iter().map(to_raft).collect()),
-                _ => Err(raft::Error::Store(StorageError::Unavailable)),
+                // Cut since: whoever needs it gets a snapshot.
+                _ => Err(raft::Error::Store(StorageError::Compacted)),
             };
         }
         let (from, to) = ((low - self.cache_start) as usize, (high - self.cache_start) as usize);
@@ -179,8 +219,8 @@ impl Storage for LogTail {
     fn term(&self, index: u64) -> raft::Result<u64> {
         match self.term_of(index) {
             Some(term) => Ok(term),
-            None if index < self.before_first.0 => Err(raft::Error::Store(StorageError::Compacted)),
-            None => Err(raft::Error::Store(StorageError::Unavailable)),
+            None if index > self.last() => Err(raft::Error::Store(StorageError::Unavailable)),
+            None => Err(raft::Error::Store(StorageError::Compacted)),
         }
     }
 
@@ -192,9 +232,18 @@ impl Storage for LogTail {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let mark = &self.mark;
+        // The receiver would ignore a snapshot of a group it does not belong to.
+        if mark.index.0 == 0 || mark.index.0 < request_index || !mark.membership.is_member(to) {
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        Ok(mark.to_raft())
     }
+}
+
+fn cost(entry: &RaftEntry) -> usize {
+    ENTRY_OVERHEAD_BYTES + entry.data.len()
 }
 
 pub(crate) fn to_raft(entry: Entry) -> RaftEntry {

@@ -100,8 +100,11 @@ impl<M: StateMachine> Replica<M> {
             entries: config.entries,
             read_back: config.read_back,
         };
-        let group =
-            Config { group: config.shard, replica: config.replica, election_jitter: config.election_jitter };
+        let group = Config {
+            group: config.shard,
+            replica: config.replica,
+            election_seed: config.election_jitter as u64,
+        };
         Ok(Self {
             shard: config.shard,
             consensus: Group::open(&group, recovered)?,

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use z4_types::{Entry, EntryKind, HardState, Index, ShardId, Term};
 
-use super::{Config, Group, Recovered};
-use crate::{Membership, ReadBack};
+use crate::{Config, Group, Membership, ReadBack, Recovered};
 
 struct Nothing;
 
@@ -18,7 +17,7 @@ impl ReadBack for Nothing {
 }
 
 fn open(hard_state: HardState, applied: (Index, Term), entries: Vec<Entry>) -> Group {
-    let config = Config { group: ShardId(1), replica: 1, election_jitter: 0 };
+    let config = Config { group: ShardId(1), replica: 1, election_seed: 0 };
     let membership = Membership::single(1);
     Group::open(&config, Recovered { hard_state, membership, applied, entries, read_back: Box::new(Nothing) })
         .expect("a consistent disk opens")
@@ -91,7 +90,7 @@ fn a_restart_replays_what_the_base_does_not_hold() {
 
 #[test]
 fn a_hole_after_the_applied_index_is_refused() {
-    let config = Config { group: ShardId(1), replica: 1, election_jitter: 0 };
+    let config = Config { group: ShardId(1), replica: 1, election_seed: 0 };
     let hole =
         Entry { index: Index(9), term: Term(1), kind: EntryKind::Normal, data: Bytes::from_static(b"x") };
     let recovered = Recovered {
