@@ -101,10 +101,10 @@ impl StateMachine for HostMachine {
         }
     }
 
-    fn deadline(&mut self, store: &GroupStore, now: Millis) -> Result<Option<Millis>, Fault> {
+    fn deadline(&mut self, store: &GroupStore, _now: Millis) -> Result<Option<Millis>, Fault> {
         match self {
             Self::Registry(shard) => Ok(shard.deadline()),
-            Self::Tasks(shard) => shard.deadline(store, now),
+            Self::Tasks(shard) => shard.deadline(store),
         }
     }
 

@@ -133,6 +133,12 @@ impl Model {
         self.tasks.len() as u64
     }
 
+    /// Returns how many tasks were ever asked for: no more can exist.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        self.wanted.len() as u64
+    }
+
     /// Takes note of a create that is about to be sent.
     pub fn creating(&mut self, queue: usize, tasks: &[NewTask], named: bool) {
         for task in tasks {

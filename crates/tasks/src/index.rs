@@ -79,6 +79,9 @@ impl Machine {
         let line = queue.line(state.priority);
         line.waiting += 1;
         line.head.get_mut().inserted((state.deliver_at.0, id.0));
+        if !std::mem::replace(&mut queue.touched, true) {
+            self.touched.push(state.queue);
+        }
         Ok(())
     }
 

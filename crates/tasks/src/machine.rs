@@ -9,7 +9,7 @@
 //! - Opening costs a read per queue, not per task.
 //! # Caveats
 //! - After a [`Fault`] memory and rows may disagree: drop the machine, the replica must stop.
-//! - Queues are never removed; their number is not limited yet.
+//! - Queues are never removed; a shard takes at most `QUEUES_PER_SHARD_MAX`.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub struct Machine {
     pub(crate) names: BTreeMap<Box<str>, u32>,
     /// Numbers of the queues that are dirty, each once. Empty between entries.
     pub(crate) dirty: Vec<u32>,
+    /// Numbers of the queues that are touched, each once.
+    pub(crate) touched: Vec<u32>,
     /// Heads of the lease, TTL and eviction rows.
     pub(crate) leases: Cell<Head>,
     pub(crate) ttls: Cell<Head>,
@@ -67,7 +69,8 @@ impl Machine {
                 true
             }
             Ok(record) => {
-                failed = Some(Fault(format!("queue {} is not number {}", record.name, queues.len())));
+                failed =
+                    Some(Fault(format!("queue {} is not number {}", record.name, queues.len())));
                 false
             }
             Err(malformed) => {
@@ -92,6 +95,7 @@ impl Machine {
             queues,
             names,
             dirty: Vec::new(),
+            touched: Vec::new(),
             leases: Cell::new(Head::UNKNOWN),
             ttls: Cell::new(Head::UNKNOWN),
             requests: Cell::new(Head::UNKNOWN),
@@ -150,6 +154,16 @@ impl Machine {
             earliest = sooner(earliest, first);
         }
         Ok(earliest)
+    }
+
+    /// Returns the queues into whose lines tasks were put since the last call, each once, be they new, given back, failed
+    /// or lapsed: a task may be due there sooner than was known. In no other queue is one.
+    pub fn take_touched(&mut self) -> impl Iterator<Item = &QueueName> {
+        let touched = std::mem::take(&mut self.touched);
+        for &number in &touched {
+            self.queues[number as usize].touched = false;
+        }
+        touched.into_iter().map(|number| &self.queues[number as usize].name)
     }
 
     /// Returns when an Advance is next worth proposing: the earliest lease end, TTL or eviction. It may be in the past.

@@ -31,18 +31,20 @@ pub(crate) struct Queue {
     pub(crate) lines: Vec<Line>,
     /// The record in storage is older than this one. Invariant: false between entries.
     pub(crate) dirty: bool,
+    /// Tasks were put into its lines since somebody asked which queues that happened to.
+    pub(crate) touched: bool,
 }
 
 impl Queue {
     pub(crate) fn new(name: QueueName) -> Self {
-        Self { name, stats: QueueStats::default(), lines: Vec::new(), dirty: false }
+        Self { name, stats: QueueStats::default(), lines: Vec::new(), dirty: false, touched: false }
     }
 
     pub(crate) fn from_record(record: QueueRecord) -> Self {
         let lines = record.lines.into_iter();
         let lines =
             lines.map(|(priority, waiting)| Line { priority, waiting, head: Cell::new(Head::UNKNOWN) });
-        Self { name: record.name, stats: record.stats, lines: lines.collect(), dirty: false }
+        Self { name: record.name, stats: record.stats, lines: lines.collect(), dirty: false, touched: false }
     }
 
     /// Appends the record's bytes.

@@ -1,4 +1,4 @@
-//! Every limit of z4, named, with what happens past it. Start values: DESIGN §11.
+//! Every limit of z4, named, with what happens past it.
 
 /// Largest payload of one task, bytes. Past it: `Invalid`.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -14,6 +14,9 @@ pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX + (4 << 20);
 pub const INBOX_BYTES_MAX: usize = 48 << 20;
 /// Bytes of leased tasks a host holds until the consumer's socket takes them. Past it nothing is leased.
 pub const OUTBOX_BYTES_MAX: usize = 48 << 20;
+/// Bytes of leased tasks that one consumer may have on its way to its socket; a task that is larger goes alone. Less when the
+/// outbox fills. Past it nothing more is leased for that consumer.
+pub const CONSUMER_OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// Consumers a host serves at once. Past it: `Overloaded`.
 pub const CONSUMERS_MAX: usize = 20_000;
 /// Entries a group may have proposed and not yet applied. Past it the inbox fills.

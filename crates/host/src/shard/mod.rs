@@ -2,7 +2,7 @@
 //!
 //! Calls wait here until the driver asks for an entry; then everything waiting goes into one: time's work first,
 //! then writes in order of arrival, then the Leases of consumers who can take what this very entry makes due. So a
-//! task pushed to a waiting consumer needs one commit from push to delivery (DESIGN §5).
+//! task pushed to a waiting consumer needs one commit from push to delivery (ADR-0005).
 //!
 //! # Invariants
 //! - `inflight` holds one item per entry proposed in this leadership and not applied, in log order.
@@ -10,9 +10,13 @@
 //! # Not here
 //! - What commands do: `z4-tasks`. Who waits for tasks: `delivery.rs`.
 
+mod agenda;
 mod call;
 mod delivery;
 mod metrics;
+mod room;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +25,7 @@ use bytes::Bytes;
 use z4_multiraft::{Admission, Fault, Refused};
 use z4_store::GroupStore;
 use z4_tasks::command::{Command, Settlement, Verdict};
-use z4_tasks::outcome::{Leased, Outcome, Refusal, Settled};
+use z4_tasks::outcome::{Leased, Outcome, Pick, Refusal, Settled};
 use z4_tasks::{EntryBuilder, Machine, encode};
 use z4_types::limits::ENTRY_BYTES_TARGET;
 use z4_types::{Duration, Entry, Index, Kind, Millis, QueueName, ShardId, TaskId, Term};
@@ -29,7 +33,8 @@ use z4_types::{Duration, Entry, Index, Kind, Millis, QueueName, ShardId, TaskId,
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
 use crate::rows::{Rows, RowsRef};
-use delivery::{Asked, Consumers};
+use delivery::{Asked, Backlog, Consumers};
+use room::{DELIVERY_OVERHEAD, metadata_weight};
 
 pub use call::{Delivery, Read, Reply, Write};
 pub use delivery::{ConsumerId, Deliver};
@@ -38,8 +43,8 @@ pub use metrics::TaskMetrics;
 /// Leases, TTLs and evictions handled in one entry; the rest follows in the next.
 const ADVANCE_LIMIT: u32 = 2_000;
 
-/// How long leasing waits when too much is on its way to consumers.
-const OUTBOX_RETRY: Duration = Duration(10);
+/// Tasks whose bodies are read, and whose share of the outbox is held, together.
+const PIECE_TASKS: usize = 64;
 
 /// A command that waits for the next entry.
 struct Pending {
@@ -72,6 +77,15 @@ pub struct TaskShard {
     outbox: Arc<Budget>,
 }
 
+/// What became of the tasks of a Lease.
+#[derive(Default)]
+struct HandedOver {
+    deliveries: Vec<Delivery>,
+    /// Largest metadata among them.
+    metadata: usize,
+    payload_bytes: u64,
+}
+
 impl TaskShard {
     /// Opens the shard over its rows.
     ///
@@ -89,7 +103,7 @@ impl TaskShard {
             pending: VecDeque::new(),
             packed: Vec::new(),
             inflight: VecDeque::new(),
-            consumers: Consumers::default(),
+            consumers: Consumers::new(Arc::clone(&outbox)),
             advancing: false,
             metrics,
             outbox,
@@ -160,6 +174,9 @@ impl TaskShard {
         leading: bool,
     ) -> Result<(), Fault> {
         let outcomes = self.machine.apply(&mut Rows(store), &entry.data).map_err(fault)?;
+        for queue in self.machine.take_touched() {
+            self.consumers.touched(queue);
+        }
         let ours = leading
             && self
                 .inflight
@@ -226,7 +243,7 @@ impl TaskShard {
         }
     }
 
-    pub(crate) fn deadline(&mut self, store: &GroupStore, now: Millis) -> Result<Option<Millis>, Fault> {
+    pub(crate) fn deadline(&mut self, store: &GroupStore) -> Result<Option<Millis>, Fault> {
         if !self.pending.is_empty() {
             return Ok(Some(Millis(0)));
         }
@@ -235,16 +252,7 @@ impl TaskShard {
         if !self.advancing {
             at = self.machine.next_deadline(&rows).map_err(fault)?;
         }
-        if self.outbox.is_full() {
-            // Nobody tells us when the sockets have taken something: look again soon.
-            return Ok(Some(at.unwrap_or(Millis::NEVER).min(now + OUTBOX_RETRY)));
-        }
-        for queue in self.consumers.hungry_queues() {
-            if let Some(due) = self.machine.next_due(&rows, queue).map_err(fault)? {
-                at = Some(at.map_or(due, |other| other.min(due)));
-            }
-        }
-        Ok(at)
+        Ok(at.into_iter().chain(self.consumers.next_look()).min())
     }
 
     pub(crate) fn now(&self) -> Millis {
@@ -262,13 +270,10 @@ impl TaskShard {
         now: Millis,
         entry: &mut EntryBuilder,
     ) -> Result<(), Fault> {
-        if self.outbox.is_full() {
-            return Ok(());
-        }
         let machine = &self.machine;
-        let leases = self.consumers.ask_all(|queue| {
-            let due = machine.next_due(rows, queue)?.is_some_and(|at| at <= now);
-            Ok(if due { machine.stats(queue).map_or(0, |stats| stats.waiting) } else { 0 })
+        let leases = self.consumers.ask_all(now, |queue| {
+            let next_due = machine.next_due(rows, queue)?;
+            Ok(Backlog { next_due, waiting: machine.stats(queue).map_or(0, |stats| stats.waiting) })
         });
         for (command, asked) in leases.map_err(fault)? {
             entry.push(&command);
@@ -289,7 +294,7 @@ impl TaskShard {
                 reply(Ok(results));
             }
             (Waiter::Cancel(reply, _permit), Outcome::Cancelled(results)) => reply(Ok(results)),
-            (Waiter::Lease(asked), Outcome::Leased(leased)) => self.hand_over(store, &asked, leased)?,
+            (Waiter::Lease(asked), Outcome::Leased(leased)) => self.hand_over(store, asked, leased)?,
             (Waiter::Nobody, Outcome::Advanced { .. }) => self.advancing = false,
             (Waiter::Nobody, _) => {}
             _ => unreachable!("an outcome is of its command's kind"),
@@ -297,40 +302,84 @@ impl TaskShard {
         Ok(())
     }
 
-    /// Gives leased tasks to their consumer, or back to the queue if it is gone.
-    fn hand_over(&mut self, store: &GroupStore, asked: &Asked, leased: Leased) -> Result<(), Fault> {
-        let tasks = u32::try_from(leased.picks.len()).expect("at most a lease");
-        let bytes = leased.picks.iter().map(|p| u64::from(p.payload_bytes)).sum();
-        self.consumers.answered(asked, tasks, bytes);
-        if leased.picks.is_empty() {
-            return Ok(());
-        }
+    /// Gives leased tasks to their consumer. Those that do not fit into the outbox go back to the queue, and all of them
+    /// if the consumer is gone.
+    fn hand_over(&mut self, store: &GroupStore, mut asked: Asked, leased: Leased) -> Result<(), Fault> {
+        let Leased { until, mut picks, .. } = leased;
+        let largest = picks.iter().map(|pick| pick.payload_bytes).max();
         let mut gone = true;
+        let mut held = HandedOver::default();
         if let Some(consumer) = self.consumers.get_mut(asked.consumer) {
-            let bodies = z4_tasks::hydrate(&RowsRef(store), &leased.picks).map_err(fault)?;
-            let held = Arc::new(self.outbox.take_always(usize::try_from(bytes).unwrap_or(usize::MAX)));
-            // Leases stand last in an entry, so nothing can have ended these tasks since.
-            let deliveries = leased.picks.iter().zip(bodies).map(|(pick, body)| {
-                let body =
-                    body.ok_or_else(|| z4_tasks::Fault(format!("leased task {} has no body", pick.id)))?;
-                Ok(Delivery { pick: *pick, until: leased.until, body, held: Arc::clone(&held) })
-            });
-            let deliveries = deliveries.collect::<Result<Vec<_>, _>>().map_err(fault)?;
-            gone = !consumer.sink.deliver(deliveries);
+            let own = Arc::clone(&consumer.outbox);
+            held = self.hold(store, &own, &mut asked.reserved, until, &picks)?;
         }
+        let handed = held.deliveries.len();
+        self.consumers.answered(&asked, u32::try_from(handed).expect("at most a lease"), held.payload_bytes);
+        let Some(largest) = largest else { return Ok(()) };
+        self.consumers.learn(&asked, largest as usize, held.metadata);
+        if let Some(consumer) = self.consumers.get_mut(asked.consumer) {
+            gone = handed > 0 && !consumer.sink.deliver(held.deliveries);
+        }
+        let back = picks.split_off(if gone { 0 } else { handed });
+        self.metrics.delivered(self.machine.now(), &picks);
         if gone {
             self.consumers.close(asked.consumer);
-            let release = |pick: &z4_tasks::outcome::Pick| Settlement {
+        }
+        if !back.is_empty() {
+            let release = |pick: &Pick| Settlement {
                 id: pick.id,
                 token: pick.token,
                 verdict: Verdict::Release { delay: Duration(0) },
             };
-            let settlements = leased.picks.iter().map(release).collect();
-            self.pend(encode(&Command::Settle(settlements)), Waiter::Nobody);
-        } else {
-            self.metrics.delivered(self.machine.now(), &leased.picks);
+            self.pend(encode(&Command::Settle(back.iter().map(release).collect())), Waiter::Nobody);
         }
         Ok(())
+    }
+
+    /// Reads the bodies of the first `picks`, as many as the outbox has room for: what was `reserved`, and what is
+    /// free besides. If nothing else is on its way there is room for one of any size.
+    fn hold(
+        &self,
+        store: &GroupStore,
+        own: &Arc<Budget>,
+        reserved: &mut Permit,
+        until: Millis,
+        picks: &[Pick],
+    ) -> Result<HandedOver, Fault> {
+        let mut held = HandedOver { deliveries: Vec::with_capacity(picks.len()), ..HandedOver::default() };
+        for piece in picks.chunks(PIECE_TASKS) {
+            let alone = held.deliveries.is_empty() && self.outbox.used() == reserved.bytes();
+            let room = reserved.bytes().saturating_add(self.outbox.free());
+            let mut bytes = 0;
+            let fitting = piece.iter().enumerate().take_while(|(at, pick)| {
+                bytes += pick.payload_bytes as usize + DELIVERY_OVERHEAD;
+                bytes <= room || (alone && *at == 0)
+            });
+            let fitting = &piece[..fitting.count()];
+            // Leases stand last in an entry, so nothing can have ended these tasks since.
+            let bodies: Option<Vec<_>> =
+                z4_tasks::hydrate(&RowsRef(store), fitting).map_err(fault)?.into_iter().collect();
+            let bodies =
+                bodies.ok_or_else(|| fault(z4_tasks::Fault("a leased task has no body".to_owned())))?;
+            let metadata = || bodies.iter().map(metadata_weight);
+            let payload: usize = bodies.iter().map(|body| body.payload.len()).sum();
+            let weight = payload + fitting.len() * DELIVERY_OVERHEAD + metadata().sum::<usize>();
+            held.metadata = held.metadata.max(metadata().max().unwrap_or(0));
+            held.payload_bytes += payload as u64;
+            reserved.shrink(weight);
+            let permit = Arc::new(own.take_always(weight));
+            let deliveries = fitting.iter().zip(bodies).map(|(pick, body)| Delivery {
+                pick: *pick,
+                until,
+                body,
+                held: Arc::clone(&permit),
+            });
+            held.deliveries.extend(deliveries);
+            if fitting.len() < piece.len() {
+                break;
+            }
+        }
+        Ok(held)
     }
 }
 

@@ -131,8 +131,8 @@ impl World {
     }
 
     fn ack_everything(&mut self) -> Checked {
-        // A tiny outbox takes one task at a time.
-        for _ in 0..u64::from(TRIES_MAX) + self.model.created() {
+        // A tiny outbox takes one task at a time, also of creates whose outcome is unknown.
+        for _ in 0..u64::from(TRIES_MAX) + self.model.wanted() {
             if self.clients.held.is_empty() {
                 return Ok(());
             }
