@@ -17,6 +17,8 @@ pub enum Outcome {
     Advanced {
         /// More rows were due than the limit allowed.
         more: bool,
+        /// Leases that ran out and were the last failure of their task.
+        dead: u32,
     },
 }
 
@@ -55,6 +57,8 @@ pub enum Settled {
     Acked,
     /// The task is due again at the given time.
     Retried(Millis),
+    /// The task was given back without a failure and is due again at the given time.
+    Released(Millis),
     /// The task failed for the last time and is kept, dead.
     Dead,
     /// The lease now ends at the given time.

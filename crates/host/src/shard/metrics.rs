@@ -22,9 +22,9 @@ pub struct TaskMetrics {
     pub acked: AtomicU64,
     /// Nacks that counted, the last ones included.
     pub failed: AtomicU64,
-    /// Tasks that failed for the last time by a nack.
+    /// Tasks that failed for the last time, by a nack or because their lease ran out.
     pub dead: AtomicU64,
-    /// Settlements refused: the lease was over.
+    /// Settlements refused: the lease was over and the task is not.
     pub stale: AtomicU64,
     /// Shard time of delivery minus the later of due time and creation.
     pub lateness: Histogram,
@@ -45,14 +45,20 @@ impl TaskMetrics {
                     failed += 1;
                     dead += 1;
                 }
-                Ok(Settled::Extended(_)) => {}
-                Err(_) => stale += 1,
+                Ok(Settled::Released(_) | Settled::Extended(_)) => {}
+                Err(Refusal::LeaseLost { .. }) => stale += 1,
+                // It ended before, by an ack whose answer was lost or by a cancel.
+                Err(_) => {}
             }
         }
         self.acked.fetch_add(acked, Relaxed);
         self.failed.fetch_add(failed, Relaxed);
         self.dead.fetch_add(dead, Relaxed);
         self.stale.fetch_add(stale, Relaxed);
+    }
+
+    pub(crate) fn lapsed(&self, dead: u32) {
+        self.dead.fetch_add(dead.into(), Relaxed);
     }
 
     pub(crate) fn delivered(&self, now: Millis, picks: &[Pick]) {
@@ -64,5 +70,29 @@ impl TaskMetrics {
             let due = pick.due.max(pick.id.created_at());
             self.lateness.record_ns(now.since(due).0.saturating_mul(1_000_000));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use z4_types::{ShardId, Token};
+
+    #[test]
+    fn each_settlement_counts_as_what_it_was() {
+        let metrics = TaskMetrics::default();
+        let id = TaskId::new(Millis(1), ShardId(1), 1);
+        metrics.settled(&[
+            Ok(Settled::Acked),
+            Ok(Settled::Retried(Millis(1))),
+            Ok(Settled::Released(Millis(1))),
+            Ok(Settled::Extended(Millis(1))),
+            Ok(Settled::Dead),
+            Err(Refusal::LeaseLost { id, token: Token(1) }),
+            Err(Refusal::NotFound(id)),
+        ]);
+        metrics.lapsed(2);
+        let counted = [&metrics.acked, &metrics.failed, &metrics.dead, &metrics.stale];
+        assert_eq!(counted.map(|counter| counter.load(Relaxed)), [1, 2, 3, 1]);
     }
 }

@@ -295,7 +295,10 @@ impl TaskShard {
             }
             (Waiter::Cancel(reply, _permit), Outcome::Cancelled(results)) => reply(Ok(results)),
             (Waiter::Lease(asked), Outcome::Leased(leased)) => self.hand_over(store, asked, leased)?,
-            (Waiter::Nobody, Outcome::Advanced { .. }) => self.advancing = false,
+            (Waiter::Nobody, Outcome::Advanced { dead, .. }) => {
+                self.advancing = false;
+                self.metrics.lapsed(dead);
+            }
             (Waiter::Nobody, _) => {}
             _ => unreachable!("an outcome is of its command's kind"),
         }

@@ -227,7 +227,7 @@ impl Model {
                 task.expires_at = None;
                 reached.reach("task dead");
             }
-            (Verdict::Release { delay }, Settled::Retried(at)) => {
+            (Verdict::Release { delay }, Settled::Released(at)) => {
                 ensure!(
                     delay.0 > 0 || task.due.is_none_or(|due| due == *at),
                     "P11",

@@ -14,7 +14,7 @@ use super::fail::Again;
 use crate::codec::Malformed;
 use crate::head::{First, Head, Point};
 use crate::machine::Machine;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Settled};
 use crate::rows::{Phase, State, Texts, key};
 use crate::{Fault, Read, Store};
 
@@ -44,8 +44,9 @@ impl Machine {
             let id = value.first_chunk().ok_or(Malformed("lease row"))?;
             Ok(((until.0, token.0.into()), (TaskId(u128::from_le_bytes(*id)), token)))
         })?;
+        let mut dead = 0;
         for &(id, token) in &lapsed {
-            self.lapse(store, id, token)?;
+            dead += u32::from(self.lapse(store, id, token)? == Settled::Dead);
         }
         left -= lapsed.len() as u32;
 
@@ -53,24 +54,27 @@ impl Machine {
         let due = |first: Option<Millis>| first.is_some_and(|at| at <= now);
         // Requests left over are not urgent: every entry evicts some, and `next_deadline` tells when to come for them.
         let more = due(self.first_ttl(store)?) || due(self.first_lease(store)?);
-        Ok(Outcome::Advanced { more })
+        Ok(Outcome::Advanced { more, dead })
     }
 
     /// Ends a lease that ran out: its consumer has failed the task, and the next one gets it at once.
-    fn lapse(&mut self, store: &mut dyn Store, id: TaskId, token: Token) -> Result<(), Fault> {
+    fn lapse(&mut self, store: &mut dyn Store, id: TaskId, token: Token) -> Result<Settled, Fault> {
         let value = store
             .get(&key::state(id))?
             .ok_or_else(|| Fault(format!("a lease names task {id}, which is gone")))?;
         let (state, texts) = State::read(&value)?;
         if state.phase != Phase::Leased || state.token != token {
-            return Err(Fault(format!("lease {token} names task {id}, which is not leased under it")));
+            return Err(Fault(format!(
+                "lease {token} names task {id}, which is not leased under it"
+            )));
         }
         let consumer = texts.consumer.to_owned();
         drop(value);
         let last_error = [LAPSED[0], &consumer, LAPSED[1]].concat();
-        self.fail(store, id, &state, Again::Now, Texts { consumer: &consumer, last_error: &last_error })?;
+        let texts = Texts { consumer: &consumer, last_error: &last_error };
+        let settled = self.fail(store, id, &state, Again::Now, texts)?;
         self.queue_mut(state.queue)?.stats.lease_expired += 1;
-        Ok(())
+        Ok(settled)
     }
 }
 

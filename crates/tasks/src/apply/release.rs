@@ -23,6 +23,6 @@ impl Machine {
         self.end_lease(store, state)?;
         let texts = Texts { consumer: &consumer, last_error: &last_error };
         let due = if delay.0 == 0 { state.deliver_at } else { self.meta.now + delay };
-        self.wait_again(store, id, &mut { *state }, due, texts).map(Settled::Retried)
+        self.wait_again(store, id, &mut { *state }, due, texts).map(Settled::Released)
     }
 }

@@ -170,7 +170,7 @@ impl Model {
             Verdict::Release { delay } => {
                 task.state = State::Waiting;
                 task.deliver_at = if delay.0 == 0 { task.deliver_at } else { now + delay.0 };
-                Settled::Retried(Millis(task.deliver_at))
+                Settled::Released(Millis(task.deliver_at))
             }
             Verdict::Extend { ttl } => {
                 let until = now + ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX);
@@ -203,11 +203,12 @@ impl Model {
         let mut lapsed: Vec<usize> =
             (0..self.tasks.len()).filter(|&n| key(&self.tasks[n]).is_some()).collect();
         lapsed.sort_by_key(|&n| key(&self.tasks[n]));
+        let mut dead = 0;
         for &n in lapsed.iter().take(left) {
-            fail(&mut self.tasks[n], now, Some(Duration(0)));
+            dead += u32::from(fail(&mut self.tasks[n], now, Some(Duration(0))) == Settled::Dead);
         }
         let more = self.tasks.iter().any(|task| is_expired(task) || key(task).is_some());
-        Outcome::Advanced { more }
+        Outcome::Advanced { more, dead }
     }
 }
 

@@ -379,6 +379,7 @@ impl Runner {
                     let text = match result {
                         Ok(Settled::Acked) => "acked".into(),
                         Ok(Settled::Retried(at)) => format!("due again at {}", at.0),
+                        Ok(Settled::Released(at)) => format!("released, due again at {}", at.0),
                         Ok(Settled::Dead) => "dead".into(),
                         Ok(Settled::Extended(until)) => format!("leased until {}", until.0),
                         Err(refusal) => refused(refusal),
@@ -393,7 +394,12 @@ impl Runner {
                     self.say(format_args!("task {} {text}", id.counter()));
                 }
             }
-            Outcome::Advanced { more } => self.say(if *more { "advanced, more to do" } else { "advanced" }),
+            Outcome::Advanced { more, dead } => {
+                self.say(if *more { "advanced, more to do" } else { "advanced" });
+                if *dead > 0 {
+                    self.say(format_args!("dead with it: {dead}"));
+                }
+            }
         }
     }
 }
