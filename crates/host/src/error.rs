@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use z4_multiraft::Refused;
-use z4_tasks::outcome::Refusal;
 use z4_types::{Duration, Kind, QueueName, ShardId, TaskId};
 
 /// Why a call failed.
@@ -36,15 +35,9 @@ pub enum Error {
     /// No such queue.
     #[error("queue {0} does not exist: no task was ever created in it")]
     QueueNotFound(QueueName),
-    /// A page token that this host did not make.
-    #[error("the page token is not one of this list; start again without a token")]
-    PageToken,
-    /// The state machine refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Storage failed under a read.
-    #[error("storage failed: {0}")]
-    Storage(String),
+    /// Storage failed under a read: what to do about it, and what happened.
+    #[error("storage failed: {1}")]
+    Storage(Kind, String),
 }
 
 impl Error {
@@ -56,11 +49,7 @@ impl Error {
             Self::NoSuchShard(_) | Self::TaskNotFound(_) | Self::QueueNotFound(_) => Kind::NotFound,
             Self::Overloaded(_) | Self::DiskFull => Kind::Overloaded,
             Self::Unknown => Kind::OutcomeUnknown,
-            Self::PageToken => Kind::Invalid,
-            Self::Refused(Refusal::NotFound(_)) => Kind::NotFound,
-            Self::Refused(Refusal::TooManyQueues(_)) => Kind::Overloaded,
-            Self::Refused(_) => Kind::Conflict,
-            Self::Storage(_) => Kind::Internal,
+            Self::Storage(kind, _) => *kind,
         }
     }
 
@@ -69,7 +58,6 @@ impl Error {
             Refused::NotLeader => Self::NotLeader(shard),
             Refused::NoSuchShard => Self::NoSuchShard(shard),
             Refused::Stopping => Self::Stopping,
-            Refused::Unknown => Self::Unknown,
         }
     }
 }

@@ -171,7 +171,7 @@ impl Handle {
     /// not created.
     ///
     /// # Errors
-    /// `QueueNotFound`, `PageToken`, or as [`Handle::create`].
+    /// `QueueNotFound`, or as [`Handle::create`].
     pub async fn list(&self, request: ListRequest) -> Result<(Millis, Page), Error> {
         let shard = self.shard_of(&request.queue);
         let (now, view) = self.read(shard, |reply| Read::View { reply }).await?;
@@ -444,7 +444,7 @@ fn is_due(due: Due, now: Millis) -> bool {
 }
 
 fn storage(error: z4_tasks::Fault) -> Error {
-    Error::Storage(error.0)
+    Error::Storage(error.kind, error.what)
 }
 
 async fn blocking<T: Send + 'static>(

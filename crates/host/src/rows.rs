@@ -14,9 +14,9 @@ pub struct RowsRef<'a>(pub &'a GroupStore);
 /// A group's rows at one point, to read from any thread.
 pub struct ViewRows<'a>(pub &'a View);
 
-/// A storage error is never an answer of the state machine.
+/// A storage error is never an answer of the state machine; its kind tells a reader whether to try again.
 fn fault(error: z4_store::Error) -> Fault {
-    Fault(error.to_string())
+    Fault { kind: error.kind(), what: error.to_string() }
 }
 
 macro_rules! read {

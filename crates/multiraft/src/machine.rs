@@ -32,7 +32,7 @@ impl From<z4_consensus::Error> for Fault {
     }
 }
 
-/// Why a write or read was not taken, or what is known of its fate.
+/// Why a write or read was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// This host does not lead the shard; nothing was proposed.
@@ -41,8 +41,6 @@ pub enum Refused {
     NoSuchShard,
     /// The host is stopping; nothing was proposed.
     Stopping,
-    /// It was proposed and the answer is lost: it may or may not have happened.
-    Unknown,
 }
 
 /// A call that can answer its caller without having been done.
@@ -95,7 +93,7 @@ pub trait StateMachine: Send {
     /// Says that this replica began to lead: rebuild deadlines from rows.
     fn lead(&mut self);
 
-    /// Says that this replica stopped leading: answer what is in flight with [`Refused::Unknown`].
+    /// Says that this replica stopped leading: tell the callers of what is in flight that its outcome is unknown.
     fn follow(&mut self);
 
     /// Says that the host stops: close whoever waits for more, keep what is in flight.

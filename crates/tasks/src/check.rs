@@ -38,8 +38,8 @@ impl Machine {
     /// # Errors
     /// With what does not hold, in words.
     pub fn check(&self, store: &dyn Read) -> Result<(), String> {
-        let read = |letter| rows(store, letter).map_err(|fault| fault.0);
-        let text = |malformed: crate::codec::Malformed| Fault::from(malformed).0;
+        let read = |letter| rows(store, letter).map_err(|fault| fault.what);
+        let text = |malformed: crate::codec::Malformed| Fault::from(malformed).what;
 
         let (bodies, states) = (read(b'B')?, read(b'T')?);
         let (scheduled, leased, dead) = (read(b'S')?, read(b'L')?, read(b'D')?);
@@ -149,7 +149,7 @@ impl Machine {
         self.check_queues(&counted, &lines, &read(b'Q')?, &read(b'N')?)?;
         self.check_lines(&scheduled)?;
         self.check_requests(&read(b'P')?, &read(b'E')?)?;
-        let meta = store.get(&key::META).map_err(|fault| fault.0)?;
+        let meta = store.get(&key::META).map_err(|fault| fault.what)?;
         let meta = meta.map_or(Ok(Meta::NEW), |value| Meta::read(&value)).map_err(text)?;
         ensure!(meta == self.meta, "the meta row is {meta:?}, memory has {:?}", self.meta);
         Ok(())
@@ -171,7 +171,7 @@ impl Machine {
         ensure!(names.len() == self.queues.len(), "{} names of {} queues", names.len(), self.queues.len());
         for ((number, queue), (_, value)) in (0..).zip(&self.queues).zip(records) {
             let name = &queue.name;
-            let record = QueueRecord::read(value).map_err(|malformed| Fault::from(malformed).0)?;
+            let record = QueueRecord::read(value).map_err(|malformed| Fault::from(malformed).what)?;
             let expected =
                 lines.range((number, 0)..=(number, u8::MAX)).map(|((_, priority), n)| (*priority, *n));
             let expected: Vec<(u8, u64)> = expected.collect();
@@ -248,11 +248,11 @@ impl Machine {
             requests.iter().map(|(key, value)| (&key[..], &value[..])).collect();
         for (key, _) in evictions {
             let (at, request, scope) =
-                key::read_eviction(key).map_err(|malformed| Fault::from(malformed).0)?;
+                key::read_eviction(key).map_err(|malformed| Fault::from(malformed).what)?;
             let value = requests.get(key::request(scope, request).as_slice());
             let value =
                 value.ok_or_else(|| format!("request {} is evicted at {at} but not there", request.0))?;
-            let remembered = Remembered::read(value).map_err(|malformed| Fault::from(malformed).0)?;
+            let remembered = Remembered::read(value).map_err(|malformed| Fault::from(malformed).what)?;
             ensure!(
                 remembered.at == at,
                 "request {} was made at {}, evicted by {at}",
@@ -276,7 +276,7 @@ fn check_head(
     first: Option<&Vec<u8>>,
     read: impl Fn(&[u8]) -> Result<Point, crate::codec::Malformed>,
 ) -> Result<(), String> {
-    let first = first.map(|key| read(key)).transpose().map_err(|malformed| Fault::from(malformed).0)?;
+    let first = first.map(|key| read(key)).transpose().map_err(|malformed| Fault::from(malformed).what)?;
     let holds = match head.first() {
         First::Nothing => first.is_none(),
         First::At(point) => first == Some(point),

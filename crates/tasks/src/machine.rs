@@ -70,7 +70,7 @@ impl Machine {
             }
             Ok(record) => {
                 failed =
-                    Some(Fault(format!("queue {} is not number {}", record.name, queues.len())));
+                    Some(Fault::corrupt(format!("queue {} is not number {}", record.name, queues.len())));
                 false
             }
             Err(malformed) => {
@@ -82,7 +82,7 @@ impl Machine {
             return Err(fault);
         }
         if queues.len() != meta.next_queue as usize {
-            return Err(Fault(format!(
+            return Err(Fault::corrupt(format!(
                 "{} queue records, the meta row counts {}",
                 queues.len(),
                 meta.next_queue
@@ -225,7 +225,7 @@ impl Machine {
     /// If a row names a queue that has no record.
     pub(crate) fn queue_mut(&mut self, number: u32) -> Result<&mut Queue, Fault> {
         let Some(queue) = self.queues.get_mut(number as usize) else {
-            return Err(Fault(format!("a row names queue {number}, which has no record")));
+            return Err(Fault::corrupt(format!("a row names queue {number}, which has no record")));
         };
         if !queue.dirty {
             queue.dirty = true;

@@ -68,6 +68,6 @@ impl Queue {
 pub(crate) fn decrease(gauge: &mut u64, what: &str) -> Result<(), Fault> {
     *gauge = gauge
         .checked_sub(1)
-        .ok_or_else(|| Fault(format!("more {what} rows than the queue record counts")))?;
+        .ok_or_else(|| Fault::corrupt(format!("more {what} rows than the queue record counts")))?;
     Ok(())
 }

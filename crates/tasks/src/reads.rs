@@ -162,7 +162,7 @@ pub fn get(store: &dyn Read, id: TaskId) -> Result<Option<TaskInfo>, Fault> {
     let (number, _) = read_body(&body)?;
     let record = store
         .get(&key::queue(number))?
-        .ok_or_else(|| Fault(format!("task {id} names queue {number}, which is gone")))?;
+        .ok_or_else(|| Fault::corrupt(format!("task {id} names queue {number}, which is gone")))?;
     let name = QueueRecord::read(&record)?.name;
     let state = store.get(&key::state(id))?;
     describe(id, &name, &body, state.as_deref()).map(Some)
@@ -205,8 +205,9 @@ fn queue_number(store: &dyn Read, name: &QueueName) -> Result<Option<u32>, Fault
 }
 
 fn queue_record(store: &dyn Read, number: u32) -> Result<QueueInfo, Fault> {
-    let value =
-        store.get(&key::queue(number))?.ok_or_else(|| Fault(format!("queue {number} has no record")))?;
+    let value = store
+        .get(&key::queue(number))?
+        .ok_or_else(|| Fault::corrupt(format!("queue {number} has no record")))?;
     let QueueRecord { name, stats, lines } = QueueRecord::read(&value)?;
     let waiting = lines.into_iter().map(|(priority, waiting)| (Priority(priority), waiting)).collect();
     Ok(QueueInfo { name, stats, waiting })

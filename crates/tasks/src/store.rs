@@ -2,10 +2,26 @@
 
 use std::borrow::Cow;
 
-/// Storage failed below us: the replica must stop. Never a deterministic answer of the state machine.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Fault(pub String);
+use z4_types::Kind;
+
+/// Storage failed below us: the replica must stop, a reader may try again if `kind` says so. Never a deterministic answer
+/// of the state machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Fault {
+    /// What to do about it.
+    pub kind: Kind,
+    /// What happened.
+    pub what: String,
+}
+
+impl Fault {
+    /// Rows were read, and contradict each other or cannot be understood.
+    #[must_use]
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self { kind: Kind::Corrupt, what: what.into() }
+    }
+}
 
 /// Visits one row; returns false to end the scan.
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> bool + 'v;

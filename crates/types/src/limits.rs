@@ -8,8 +8,6 @@ pub const BATCH_TASKS_MAX: usize = 8_192;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Bytes after which no further command joins a log entry. One command may exceed it alone.
 pub const ENTRY_BYTES_TARGET: usize = 1 << 20;
-/// Largest log entry, bytes: one full batch and its framing.
-pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX + (4 << 20);
 /// Bytes of requests a host holds between accept and answer. Past it: `Overloaded`.
 pub const INBOX_BYTES_MAX: usize = 48 << 20;
 /// Bytes of leased tasks a host holds until the consumer's socket takes them. Past it nothing is leased.

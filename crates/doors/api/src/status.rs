@@ -32,9 +32,9 @@ pub(crate) fn failure(error: &Error) -> Failure {
         Error::Unknown => named(reason::OUTCOME_UNKNOWN),
         Error::TaskNotFound(_) => named(reason::TASK_NOT_FOUND),
         Error::QueueNotFound(_) => named(reason::QUEUE_NOT_FOUND),
-        Error::PageToken => named(reason::PAGE_TOKEN_INVALID).with_field("page_token"),
-        Error::Refused(why) => refusal(why),
-        Error::Storage(_) => named(reason::INTERNAL),
+        // The base was reopened under the read, twice.
+        Error::Storage(Kind::Unavailable, _) => named(reason::INTERNAL).with_retry_after(ELECTION_WAIT),
+        Error::Storage(..) => named(reason::INTERNAL),
         // The host's errors may grow; their kind is right even when this table is behind.
         _ => named(reason::INTERNAL),
     }

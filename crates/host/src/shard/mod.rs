@@ -28,7 +28,7 @@ use z4_tasks::command::{Command, Settlement, Verdict};
 use z4_tasks::outcome::{Leased, Outcome, Pick, Refusal, Settled};
 use z4_tasks::{EntryBuilder, Machine, encode};
 use z4_types::limits::ENTRY_BYTES_TARGET;
-use z4_types::{Duration, Entry, Index, Kind, Millis, QueueName, ShardId, TaskId, Term};
+use z4_types::{Duration, Entry, Index, Millis, QueueName, ShardId, TaskId, Term};
 
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
@@ -363,7 +363,7 @@ impl TaskShard {
             let bodies: Option<Vec<_>> =
                 z4_tasks::hydrate(&RowsRef(store), fitting).map_err(fault)?.into_iter().collect();
             let bodies =
-                bodies.ok_or_else(|| fault(z4_tasks::Fault("a leased task has no body".to_owned())))?;
+                bodies.ok_or_else(|| fault(z4_tasks::Fault::corrupt("a leased task has no body")))?;
             let metadata = || bodies.iter().map(metadata_weight);
             let payload: usize = bodies.iter().map(|body| body.payload.len()).sum();
             let weight = payload + fitting.len() * DELIVERY_OVERHEAD + metadata().sum::<usize>();
@@ -399,5 +399,5 @@ impl Waiter {
 
 /// A fault of the machine stops the replica; its text names the cause.
 fn fault(error: z4_tasks::Fault) -> Fault {
-    Fault { kind: Kind::Internal, what: error.0 }
+    Fault { kind: error.kind, what: error.what }
 }

@@ -174,7 +174,7 @@ impl World {
                     listed.extend(page.tasks);
                     after = page.next;
                 }
-                Err(fault) => return self.unless_excused(&fault.0),
+                Err(fault) => return self.unless_excused(&fault.what),
             }
             if after.is_none() {
                 break z4_tasks::queue(&rows, &name);
@@ -182,7 +182,7 @@ impl World {
         };
         let open = match found {
             Ok(info) => info.map_or(0, |info| info.stats.waiting + info.stats.leased + info.stats.dead),
-            Err(fault) => return self.unless_excused(&fault.0),
+            Err(fault) => return self.unless_excused(&fault.what),
         };
         self.note(format_args!("listed {} of {name}", listed.len()));
         ensure!(

@@ -61,10 +61,10 @@ impl Machine {
     fn lapse(&mut self, store: &mut dyn Store, id: TaskId, token: Token) -> Result<Settled, Fault> {
         let value = store
             .get(&key::state(id))?
-            .ok_or_else(|| Fault(format!("a lease names task {id}, which is gone")))?;
+            .ok_or_else(|| Fault::corrupt(format!("a lease names task {id}, which is gone")))?;
         let (state, texts) = State::read(&value)?;
         if state.phase != Phase::Leased || state.token != token {
-            return Err(Fault(format!(
+            return Err(Fault::corrupt(format!(
                 "lease {token} names task {id}, which is not leased under it"
             )));
         }

@@ -45,8 +45,9 @@ impl Machine {
             if let Some(request) = item.request {
                 match self.recall(store, Scope::Task, request)? {
                     Memory::Answered(ids) => {
-                        let first =
-                            ids.first().ok_or_else(|| Fault("a task's request row names no task".into()))?;
+                        let first = ids
+                            .first()
+                            .ok_or_else(|| Fault::corrupt("a task's request row names no task"))?;
                         created.push(Ok(*first));
                         repeats = true;
                         continue;

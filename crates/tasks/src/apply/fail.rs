@@ -71,7 +71,8 @@ impl Machine {
 
 /// Returns the failures until death and the retry policy, which stand in the task's body.
 fn policy(store: &dyn Store, id: TaskId) -> Result<(u32, Retry), Fault> {
-    let value = store.get(&key::body(id))?.ok_or_else(|| Fault(format!("task {id} lost its body row")))?;
+    let value =
+        store.get(&key::body(id))?.ok_or_else(|| Fault::corrupt(format!("task {id} lost its body row")))?;
     let (_, item) = read_body(&value)?;
     Ok((item.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT), item.retry.unwrap_or_default()))
 }

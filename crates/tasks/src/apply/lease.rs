@@ -121,8 +121,9 @@ impl Machine {
         };
         self.unschedule(store, id, &state)?;
         if row.has_state {
-            let value =
-                store.get(&key::state(id))?.ok_or_else(|| Fault(format!("task {id} lost its state row")))?;
+            let value = store
+                .get(&key::state(id))?
+                .ok_or_else(|| Fault::corrupt(format!("task {id} lost its state row")))?;
             let (before, texts) = State::read(&value)?;
             state.deliveries = before.deliveries.saturating_add(1);
             state.failures = before.failures;
@@ -150,8 +151,9 @@ impl Machine {
 
     /// Ends a task whose TTL has passed.
     pub(super) fn expire(&mut self, store: &mut dyn Store, id: TaskId) -> Result<(), Fault> {
-        let found: Found =
-            self.find(store, id)?.ok_or_else(|| Fault(format!("an index names task {id}, which is gone")))?;
+        let found: Found = self
+            .find(store, id)?
+            .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which is gone")))?;
         self.remove(store, id, &found)?;
         self.queue_mut(found.state.queue)?.stats.expired += 1;
         Ok(())

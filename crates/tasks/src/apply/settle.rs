@@ -53,8 +53,9 @@ impl Machine {
 
     /// Returns the consumer and last error of a task, which has a state row.
     pub(super) fn texts(&self, store: &dyn Store, id: TaskId) -> Result<(String, String), Fault> {
-        let value =
-            store.get(&key::state(id))?.ok_or_else(|| Fault(format!("task {id} lost its state row")))?;
+        let value = store
+            .get(&key::state(id))?
+            .ok_or_else(|| Fault::corrupt(format!("task {id} lost its state row")))?;
         let (_, texts) = State::read(&value)?;
         Ok((texts.consumer.to_owned(), texts.last_error.to_owned()))
     }

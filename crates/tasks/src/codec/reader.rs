@@ -9,7 +9,7 @@ pub(crate) struct Malformed(pub(crate) &'static str);
 impl From<Malformed> for Fault {
     #[cold]
     fn from(malformed: Malformed) -> Self {
-        Self(format!(
+        Self::corrupt(format!(
             "undecodable bytes: {}; the entry or row was written by a newer z4 or is damaged",
             malformed.0
         ))

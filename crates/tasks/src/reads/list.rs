@@ -150,8 +150,9 @@ fn gather(
         }
     };
     if wants(Phase::Waiting) {
-        let record =
-            store.get(&key::queue(queue))?.ok_or_else(|| Fault(format!("queue {queue} has no record")))?;
+        let record = store
+            .get(&key::queue(queue))?
+            .ok_or_else(|| Fault::corrupt(format!("queue {queue} has no record")))?;
         for (priority, _) in QueueRecord::read(&record)?.lines {
             let from = key::schedule(queue, priority, start.0, start.1);
             let to = key::schedule(queue, priority, end, TaskId(0));
@@ -201,7 +202,9 @@ fn fill(store: &dyn Read, queue: &QueueName, top: Top, limit: usize) -> Result<P
         bytes += u64::from(match (payload_bytes, states.get(id)) {
             (Some(payload_bytes), _) => *payload_bytes,
             (None, Some(value)) => State::read(value)?.0.payload_bytes,
-            (None, None) => return Err(Fault(format!("an index names task {id}, which has no state row"))),
+            (None, None) => {
+                return Err(Fault::corrupt(format!("an index names task {id}, which has no state row")));
+            }
         });
         if count > 0 && bytes > PAGE_BYTES_MAX {
             break;
@@ -214,7 +217,7 @@ fn fill(store: &dyn Read, queue: &QueueName, top: Top, limit: usize) -> Result<P
     for ((_, id), _) in shown {
         let body = bodies
             .get(id)
-            .ok_or_else(|| Fault(format!("an index names task {id}, which has no body row")))?;
+            .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which has no body row")))?;
         tasks.push(describe(*id, queue, body, states.get(id).map(Vec::as_slice))?);
     }
     let last = shown.last().map(|((deliver_at, id), _)| PageToken { deliver_at: *deliver_at, id: *id });
