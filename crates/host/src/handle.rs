@@ -3,20 +3,21 @@
 //! Futures here are plain oneshots: dropping one does not undo the call. Deadlines are the doors' business.
 //!
 //! # Caveats
-//! - `list` reads a frozen view on a blocking thread: consistent within a shard, not across shards.
+//! - Lists read a frozen view on a blocking thread: consistent within a shard, not across shards.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use z4_env::Clock;
 use z4_multiraft::{GroupStatus, Input, Metrics, Runner};
 use z4_registry::Registry;
+use z4_store::View;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
 use z4_tasks::outcome::{Refusal, Settled};
-use z4_tasks::{ListFilter, Page, PageToken, QueueInfo, QueueStats, TaskInfo, encode_create};
+use z4_tasks::{Fault, ListFilter, Page, PageToken, QueueInfo, QueueStats, TaskInfo, encode_create};
 use z4_types::limits::CONSUMERS_MAX;
-use z4_types::{Duration, Millis, QueueName, RequestId, ShardId, TaskId};
+use z4_types::{Duration, Kind, Millis, QueueName, RequestId, ShardId, TaskId};
 
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
@@ -31,6 +32,10 @@ const RETRY_AFTER: Duration = Duration(100);
 const REQUEST_OVERHEAD: usize = 512;
 /// Accounted per task or settlement besides its payload.
 const ITEM_OVERHEAD: usize = 96;
+/// Views held at a time; further lists wait. A view keeps old pages of the base and the working set of its time alive.
+const VIEWS_MAX: usize = 16;
+/// Queues a snapshot shows by name.
+const SNAPSHOT_QUEUES_MAX: usize = 1_000;
 
 /// Cheap to clone. See the module essay.
 #[derive(Clone)]
@@ -48,6 +53,7 @@ struct Shared {
     next_consumer: AtomicU64,
     /// Open ones.
     consumers: AtomicUsize,
+    views: Arc<Semaphore>,
     stopping: AtomicBool,
 }
 
@@ -69,8 +75,12 @@ pub struct ListRequest {
 pub struct Snapshot {
     /// Every group on this host.
     pub groups: Vec<GroupStatus>,
-    /// Every queue this host leads, with its counters.
+    /// The queues of this host with the largest backlogs, with their counters; at most a thousand, largest first.
     pub queues: Vec<(QueueName, QueueStats)>,
+    /// How many queues this host has.
+    pub queues_total: usize,
+    /// The sum of the counters of all of them.
+    pub totals: QueueStats,
     /// Bytes of the base's file after the last checkpoint.
     pub base_bytes: u64,
 }
@@ -100,6 +110,7 @@ impl Handle {
             clock,
             next_consumer: AtomicU64::new(1),
             consumers: AtomicUsize::new(0),
+            views: Arc::new(Semaphore::new(VIEWS_MAX)),
             stopping: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
@@ -174,18 +185,17 @@ impl Handle {
     /// `QueueNotFound`, or as [`Handle::create`].
     pub async fn list(&self, request: ListRequest) -> Result<(Millis, Page), Error> {
         let shard = self.shard_of(&request.queue);
-        let (now, view) = self.read(shard, |reply| Read::View { reply }).await?;
-        blocking(move || {
-            let rows = ViewRows(&view);
-            if z4_tasks::queue(&rows, &request.queue).map_err(storage)?.is_none() {
-                return Err(Error::QueueNotFound(request.queue));
+        let queue = request.queue.clone();
+        let page = move |view: &View| {
+            let ListRequest { queue, filter, after, limit } = &request;
+            let rows = ViewRows(view);
+            if z4_tasks::queue(&rows, queue)?.is_none() {
+                return Ok(None);
             }
-            let page =
-                z4_tasks::list(&rows, &request.queue, request.filter, request.after.as_ref(), request.limit)
-                    .map_err(storage)?;
-            Ok((now, page))
-        })
-        .await
+            z4_tasks::list(&rows, queue, *filter, after.as_ref(), *limit).map(Some)
+        };
+        let (now, page) = self.view(shard, Arc::new(page)).await?;
+        page.map(|page| (now, page)).ok_or(Error::QueueNotFound(queue))
     }
 
     /// Returns a queue's counters and the shard time they are of. An unknown queue is not created. Linearizable.
@@ -209,17 +219,24 @@ impl Handle {
         Ok(due.is_some_and(|at| at <= now))
     }
 
-    /// Returns all queues by name with their counters.
+    /// Returns up to `limit` queues by name with their counters, those after `after`.
     ///
     /// # Errors
     /// As [`Handle::create`].
-    pub async fn queues(&self) -> Result<Vec<(QueueName, QueueStats)>, Error> {
-        let mut all = Vec::new();
+    pub async fn queues(
+        &self,
+        after: Option<QueueName>,
+        limit: usize,
+    ) -> Result<Vec<(QueueName, QueueStats)>, Error> {
+        let page = Arc::new(move |view: &View| z4_tasks::queues(&ViewRows(view), after.as_ref(), limit));
+        let mut all: Vec<QueueInfo> = Vec::new();
         for shard in self.registry().shards.iter().filter(|s| s.id.0 > 0) {
-            all.extend(self.read(shard.id, |reply| Read::Stats { reply }).await?);
+            all.extend(self.view(shard.id, Arc::clone(&page)).await?.1);
+            // After each shard, so that never more than two pages are held.
+            all.sort_by(|a, b| a.name.cmp(&b.name));
+            all.truncate(limit);
         }
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(all)
+        Ok(all.into_iter().map(|info| (info.name, info.stats)).collect())
     }
 
     /// Opens a consumer without credit. `sink` takes its tasks on the driver's thread and must not block.
@@ -253,13 +270,19 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let base_bytes = self.runner_metrics().base_bytes.load(Relaxed);
         self.shared.runner.look(move |driver| {
-            let mut queues = Vec::new();
+            let (mut queues, mut queues_total, mut totals) = (Vec::new(), 0, QueueStats::default());
             driver.for_each(|_, machine, _| {
                 if let HostMachine::Tasks(shard) = machine {
-                    queues.extend(shard.machine().queues().map(|(name, stats)| (name.clone(), stats)));
+                    let machine = shard.machine();
+                    queues.extend(machine.largest(SNAPSHOT_QUEUES_MAX));
+                    queues_total += machine.queues().len();
+                    totals = totals.plus(&machine.totals());
                 }
             });
-            let _ = reply.send(Snapshot { groups: driver.status(), queues, base_bytes });
+            queues.sort_by_key(|(_, stats)| std::cmp::Reverse(stats.backlog()));
+            queues.truncate(SNAPSHOT_QUEUES_MAX);
+            let _ =
+                reply.send(Snapshot { groups: driver.status(), queues, queues_total, totals, base_bytes });
         });
         answer.await.map_err(|_| Error::Stopping)
     }
@@ -353,10 +376,52 @@ impl Handle {
         shard: ShardId,
         read: impl FnOnce(Reply<T>) -> Read,
     ) -> Result<T, Error> {
-        let _permit = self.permit(0)?;
+        let permit = self.permit(0)?;
         let (reply, answer) = reply();
+        // With the call and not with the caller: one that stops waiting does not take back what it has sent.
+        let reply = Box::new(move |answer| {
+            reply(answer);
+            drop(permit);
+        });
         self.shared.runner.send(Input::Read(shard, read(reply)));
         answer.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Reads a frozen view of a shard on a blocking thread; returns the shard time it is of, and what was read. What it
+    /// takes of the host's memory is held until the view is gone, whether or not the caller still waits. A view that the
+    /// base has lost is replaced, once.
+    async fn view<T: Send + 'static>(
+        &self,
+        shard: ShardId,
+        read: Arc<impl Fn(&View) -> Result<T, Fault> + Send + Sync + 'static>,
+    ) -> Result<(Millis, T), Error> {
+        let permit = self.permit(0)?;
+        // Never closed.
+        let turn = Arc::clone(&self.shared.views).acquire_owned().await.map_err(|_| Error::Stopping)?;
+        let held = Arc::new((permit, turn));
+        let mut retried = false;
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let with_view = Arc::clone(&held);
+            let reply = Box::new(move |answer: Result<(Millis, View), Error>| {
+                // Whoever drops the view drops what it holds.
+                drop(reply.send(answer.map(|(now, view)| (now, view, with_view))));
+            });
+            self.shared.runner.send(Input::Read(shard, Read::View { reply }));
+            let (now, view, held) = answer.await.unwrap_or(Err(Error::Stopping))?;
+            let read = Arc::clone(&read);
+            let result = blocking(move || {
+                let result = read(&view).map_err(storage);
+                drop(view);
+                drop(held);
+                result
+            })
+            .await;
+            match result {
+                Err(Error::Storage(Kind::Unavailable, _)) if !retried => retried = true,
+                result => return result.map(|found| (now, found)),
+            }
+        }
     }
 
     /// Splits items by the shard of their task, asks each shard, and puts the answers back in order.
@@ -443,7 +508,7 @@ fn is_due(due: Due, now: Millis) -> bool {
     }
 }
 
-fn storage(error: z4_tasks::Fault) -> Error {
+fn storage(error: Fault) -> Error {
     Error::Storage(error.kind, error.what)
 }
 
@@ -451,4 +516,60 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Stopping))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::running::Host;
+    use z4_types::Priority;
+
+    fn task() -> NewTask {
+        NewTask {
+            payload: vec![7; 10].into(),
+            metadata: Vec::new(),
+            due: Due::Now,
+            priority: Priority::default(),
+            max_attempts: None,
+            retry: None,
+            ttl: None,
+            request: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn queues_come_in_pages_and_reads_give_their_room_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let host = Host::start(&Config::single("one", dir.path()), |_| {}).expect("starts");
+        assert!(host.wait_until_serving(std::time::Duration::from_secs(60)), "leads its shards");
+        let handle = host.handle();
+        let names: Vec<_> = (0..10).map(|n| QueueName::new(&format!("q{n}")).expect("valid")).collect();
+        for (at, name) in names.iter().enumerate() {
+            let tasks = vec![task(); at + 1];
+            handle.create(name.clone(), None, &tasks).await.expect("creates");
+        }
+        let mut listed = Vec::new();
+        while let page = handle.queues(listed.last().cloned(), 3).await.expect("a page")
+            && !page.is_empty()
+        {
+            assert!(page.len() <= 3);
+            listed.extend(page.into_iter().map(|(name, _)| name));
+        }
+        assert_eq!(listed, names);
+        let request = |queue| ListRequest { queue, filter: ListFilter::default(), after: None, limit: 100 };
+        let (_, page) = handle.list(request(names[4].clone())).await.expect("a page");
+        assert_eq!(page.tasks.len(), 5);
+        let unknown = QueueName::new("unknown").expect("valid");
+        assert_eq!(
+            handle.list(request(unknown.clone())).await.err(),
+            Some(Error::QueueNotFound(unknown)),
+            "and it is not created"
+        );
+        let snapshot = handle.snapshot().await.expect("a snapshot");
+        assert_eq!((snapshot.queues_total, snapshot.totals.waiting), (10, 55));
+        assert_eq!(snapshot.queues[0].0, names[9], "the largest backlog first");
+        assert_eq!((handle.request_bytes(), handle.shared.views.available_permits()), (0, VIEWS_MAX));
+        host.stop().expect("stops");
+    }
 }

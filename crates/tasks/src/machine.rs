@@ -126,11 +126,27 @@ impl Machine {
     }
 
     /// Returns all queues with their counters, in order of name.
-    pub fn queues(&self) -> impl Iterator<Item = (&QueueName, QueueStats)> {
+    pub fn queues(&self) -> impl ExactSizeIterator<Item = (&QueueName, QueueStats)> {
         self.names.values().map(|&number| {
             let queue = &self.queues[number as usize];
             (&queue.name, queue.stats)
         })
+    }
+
+    /// Returns the `limit` queues with the largest backlogs, in no order. Copies no others.
+    #[must_use]
+    pub fn largest(&self, limit: usize) -> Vec<(QueueName, QueueStats)> {
+        let mut backlogs: Vec<(u64, u32)> =
+            (0..).zip(&self.queues).map(|(number, queue)| (queue.stats.backlog(), number)).collect();
+        if backlogs.len() > limit {
+            backlogs.select_nth_unstable_by_key(limit, |backlog| std::cmp::Reverse(*backlog));
+            backlogs.truncate(limit);
+        }
+        let copy = |(_, number): (u64, u32)| {
+            let queue = &self.queues[number as usize];
+            (queue.name.clone(), queue.stats)
+        };
+        backlogs.into_iter().map(copy).collect()
     }
 
     /// Returns the earliest `deliver_at` of a waiting task of `queue`; it may be in the past, then a Lease picks it at
@@ -277,4 +293,47 @@ fn locate<K: AsRef<[u8]>>(
     let first = first.transpose()?;
     head.set(first.map_or(Head::EMPTY, Head::at));
     Ok(first.map(|point| Millis(point.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Due;
+    use crate::{EntryBuilder, MemoryStore, encode_create};
+    use z4_types::Priority;
+
+    fn create(queue: &str, count: usize) -> bytes::Bytes {
+        let task = crate::command::NewTask {
+            payload: bytes::Bytes::new(),
+            metadata: Vec::new(),
+            due: Due::Now,
+            priority: Priority::default(),
+            max_attempts: None,
+            retry: None,
+            ttl: None,
+            request: None,
+        };
+        let mut entry = EntryBuilder::new(Millis(1));
+        let queue = QueueName::new(queue).expect("valid");
+        entry.push_encoded(&encode_create(&queue, None, &vec![task; count]));
+        entry.finish()
+    }
+
+    #[test]
+    fn queues_are_touched_once_and_the_largest_are_those_with_most_to_do() {
+        let mut store = MemoryStore::new();
+        let mut machine = Machine::open(ShardId(1), &store).expect("an empty store");
+        for (queue, count) in [("a", 2), ("b", 1), ("c", 3), ("a", 2)] {
+            machine.apply(&mut store, &create(queue, count)).expect("applies");
+        }
+        let touched = |machine: &mut Machine| {
+            machine.take_touched().map(|queue| queue.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(touched(&mut machine), ["a", "b", "c"]);
+        assert!(touched(&mut machine).is_empty());
+        let mut largest: Vec<_> = machine.largest(2).into_iter().map(|(_, stats)| stats.waiting).collect();
+        largest.sort_unstable();
+        assert_eq!(largest, [3, 4]);
+        assert_eq!(machine.largest(9).len(), 3);
+    }
 }

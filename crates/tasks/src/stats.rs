@@ -92,6 +92,12 @@ impl QueueStats {
         }
     }
 
+    /// Returns the tasks that are still to be done: waiting or held.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        self.waiting + self.leased
+    }
+
     /// Returns the sum of both, counter by counter.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {

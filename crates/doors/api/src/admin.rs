@@ -94,7 +94,7 @@ impl AdminService {
                 "last": group.last.0,
                 "digest": format!("{:016x}", group.digest),
             })).collect::<Vec<_>>(),
-            "queues_total": snapshot.queues.len(),
+            "queues_total": snapshot.queues_total,
             "queues": queues.iter().take(DIAGNOSTIC_QUEUES_MAX).map(|(name, stats)| json!({
                 "name": name.as_str(),
                 "shard": registry.shard_of(name).0,

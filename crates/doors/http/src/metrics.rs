@@ -57,12 +57,14 @@ fn queues(page: &mut Page, snapshot: &Snapshot) {
         .map(|(name, stats)| (name.as_str(), [stats.waiting, stats.leased, stats.dead]))
         .collect();
     rows.sort_by_key(|(name, [waiting, leased, _])| (std::cmp::Reverse(waiting + leased), *name));
-    let others = rows.split_off(rows.len().min(QUEUES_MAX));
-    if !others.is_empty() {
-        let sum = |at: usize| others.iter().map(|(_, counts)| counts[at]).sum();
-        rows.push((OTHER, [sum(0), sum(1), sum(2)]));
+    rows.truncate(QUEUES_MAX);
+    if rows.len() < snapshot.queues_total {
+        let totals = &snapshot.totals;
+        let shown = |at: usize| rows.iter().map(|(_, counts)| counts[at]).sum::<u64>();
+        let others = [totals.waiting - shown(0), totals.leased - shown(1), totals.dead - shown(2)];
+        rows.push((OTHER, others));
     }
-    page.single("z4_queues", GAUGE, "Queues this host leads.", snapshot.queues.len());
+    page.single("z4_queues", GAUGE, "Queues this host leads.", snapshot.queues_total);
     let gauges = [
         ("z4_queue_waiting_tasks", "Tasks nobody holds, scheduled or due."),
         ("z4_queue_leased_tasks", "Tasks consumers hold."),
@@ -123,7 +125,7 @@ fn host(page: &mut Page, handle: &Handle) {
     let gauges = [
         ("z4_delta_bytes", "Bytes of the working sets in memory.", &threads.delta_bytes),
         ("z4_base_bytes", "Bytes of the base's file.", &threads.base_bytes),
-        ("z4_log_segments", "Segments of the log on disk, spares included.", &threads.log_segments),
+        ("z4_log_segments", "Live segments of the log on disk, without spares.", &threads.log_segments),
         ("z4_disk_low", "1 while the disk is too full to take new tasks.", &threads.disk_low),
     ];
     for (name, help, value) in gauges {

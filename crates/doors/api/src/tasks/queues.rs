@@ -1,7 +1,4 @@
 //! Queues and what they count.
-//!
-//! # Caveats
-//! - A page of queues is cut out of all of them: fine for thousands.
 
 use z4_host::ListRequest;
 use z4_proto::convert::queue_name;
@@ -21,11 +18,11 @@ pub(super) async fn list(
 ) -> Result<v1::ListQueuesResponse, Failure> {
     let after = after(&request.page_token)?;
     let limit = page_size(request.page_size) as usize;
-    let all = deadline.read(door.handle().queues()).await?;
+    // One more than shown tells whether there is a next page.
+    let mut page = deadline.read(door.handle().queues(after, limit + 1)).await?;
     let registry = door.handle().registry();
-    let first = after.map_or(0, |after| all.partition_point(|(name, _)| *name <= after));
-    let page = &all[first..all.len().min(first + limit)];
-    let more = first + page.len() < all.len();
+    let more = page.len() > limit;
+    page.truncate(limit);
     Ok(v1::ListQueuesResponse {
         queues: page
             .iter()
