@@ -45,6 +45,9 @@ fn an_empty_learner_gets_a_snapshot_and_learns_the_membership_from_it() {
     assert!(world.group(2).is_learner() && !world.group(2).is_leader());
     assert_eq!(world.group(2).membership(), world.group(1).membership());
     assert_eq!(world.replicas[&2].rows(), world.replicas[&1].rows());
+    // It is probed until it acks an entry.
+    world.propose(1);
+    rounds(&mut world, 5, &[1, 2]);
     let progress = world.group(1).progress();
     assert_eq!(
         progress.iter().map(|p| (p.replica, p.learner, p.state)).collect::<Vec<_>>(),
