@@ -17,6 +17,8 @@ use z4_types::{ClusterId, HostId};
 
 /// How long each row is measured.
 const ROW_NS: u64 = 3_000_000_000;
+/// Bytes that wait on the bulk lane: about what Raft's windows allow. A deeper queue measures the memory instead.
+const WINDOW_BYTES: usize = 4 << 20;
 /// Round trips of each row.
 const TRIPS: usize = 5_000;
 /// How long a sender waits when its lane is full.
@@ -69,7 +71,9 @@ async fn start(name: &str, handler: Arc<Counter>) -> Result<(Transport, String),
         instance: 1,
         address: address.clone(),
     };
-    Ok((Transport::start(Config::new(identity, 1), listener, handler)?, address))
+    let mut config = Config::new(identity, 1);
+    config.sizes.bulk_queue_bytes = WINDOW_BYTES;
+    Ok((Transport::start(config, listener, handler)?, address))
 }
 
 impl Bench {
