@@ -35,6 +35,9 @@ pub(super) struct Checks {
     pub(super) commit: Index,
     pub(super) elections: u64,
     pub(super) contested: u64,
+    /// The most voters a group had, and whether it was joint at some time.
+    pub(super) voters: usize,
+    pub(super) joint: bool,
 }
 
 impl Checks {
@@ -62,6 +65,8 @@ impl Checks {
             }
         }
         self.commit = self.commit.max(commit);
+        self.voters = self.voters.max(group.membership().voters.len());
+        self.joint |= group.membership().is_joint();
     }
 
     /// C4. A vote that arrives late may still make a leader of a term that is over already: what was committed since,

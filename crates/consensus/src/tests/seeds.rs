@@ -10,6 +10,9 @@ struct Reached {
     reads: u64,
     snapshots: u64,
     commits: u64,
+    /// Seeds that had five voters, and seeds that had a joint membership.
+    grown: u64,
+    joint: u64,
 }
 
 impl Reached {
@@ -19,6 +22,8 @@ impl Reached {
         self.reads += other.reads;
         self.snapshots += other.snapshots;
         self.commits += other.commits;
+        self.grown += other.grown;
+        self.joint += other.joint;
     }
 }
 
@@ -104,6 +109,8 @@ fn run(seed: u64) -> Reached {
         reads: world.reads_served,
         snapshots: world.snapshots,
         commits: world.checks.commit.0,
+        grown: u64::from(world.checks.voters == 5),
+        joint: u64::from(world.checks.joint),
     }
 }
 
@@ -138,6 +145,7 @@ fn run_all(seeds: std::ops::Range<u64>) {
     println!("{total:?}");
     assert!(total.elections > 300 && total.votes > 300, "{total:?}");
     assert!(total.reads > 1000 && total.snapshots > 300 && total.commits > 5000, "{total:?}");
+    assert!(total.grown > 40 && total.joint > 80, "{total:?}");
 }
 
 #[test]
@@ -174,6 +182,7 @@ fn first_failure(limit: u64) -> Option<(u64, String)> {
     None
 }
 
+/// Takes a crash between two candidates of one term: seed 601 when this was written.
 #[test]
 #[cfg(feature = "bug-vote-forgotten")]
 fn a_forgotten_vote_is_caught() {
@@ -182,6 +191,7 @@ fn a_forgotten_vote_is_caught() {
     assert!(why.contains("C1") || why.contains("C4") || why.contains("C2"), "{why}");
 }
 
+/// Takes a slow clock on a leader that is cut off: seed 5 when this was written.
 #[test]
 #[cfg(feature = "bug-stale-read")]
 fn a_read_without_a_quorum_is_caught() {
