@@ -85,6 +85,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !report.is_clean() {
         bail!("promises were broken; run it again with --seed {seed}");
     }
+    if report.acked_creates == 0 || report.acked_acks == 0 {
+        bail!("nothing was created and acked in {} cycles: this run shows nothing", arguments.cycles);
+    }
     Ok(())
 }
 

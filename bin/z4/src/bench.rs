@@ -34,6 +34,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::say::say;
 use hardware::Hardware;
 use report::{Document, Sample, figures};
 use target::{Source, Target};
@@ -213,8 +214,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     };
     match arguments.output {
-        Output::Table => print!("{}", document.table()),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&document)?),
+        Output::Table => say!("{}", document.table().trim_end_matches('\n')),
+        Output::Json => say!("{}", serde_json::to_string_pretty(&document)?),
     }
     Ok(if document.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

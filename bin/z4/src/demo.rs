@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use z4_client::{Client, Kind};
 
 use crate::child::{Child, Ports};
+use crate::say::say;
 use ledger::Report;
 use load::{Load, Shared};
 use screen::{Phase, Screen};
@@ -91,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(true) => Ok(ExitCode::SUCCESS),
         Some(false) => Ok(ExitCode::FAILURE),
         None => {
-            println!("\ninterrupted: the server is stopped and its folder removed");
+            say!("\ninterrupted: the server is stopped and its folder removed");
             Ok(ExitCode::from(INTERRUPTED))
         }
     }
@@ -213,43 +214,44 @@ fn print_summary(report: &Report, left: u64, worked: Duration, restart: Duration
     let number = screen::thousands;
     let equal =
         if report.pushed == report.delivered && report.delivered == report.acked { "=" } else { "≠" };
-    println!();
-    println!(
+    say!();
+    say!(
         "  pushed {} {equal} delivered {} {equal} acked {}",
         number(report.pushed),
         number(report.delivered),
         number(report.acked)
     );
-    println!(
+    say!(
         "  redelivered   {} (their leases were cut by the crash; allowed), after their ack: {}",
         number(report.redelivered),
         report.after_ack.len()
     );
-    println!(
+    say!(
         "  rates         {}/s pushed (paced), {}/s acked on average, {}/s in the best second; {:.1} s in all",
         number(report.push_rate as u64),
         number((report.acked as f64 / worked.as_secs_f64()) as u64),
         number(report.best_second),
         worked.as_secs_f64()
     );
-    println!(
-        "  lateness      p50 {} ms, p99 {} ms over the {} delayed tasks due while the server was up; none early",
+    say!(
+        "  lateness      p50 {} ms, p99 {} ms over the {} delayed tasks due while the server was up; early: {}",
         report.late_p50_ms,
         report.late_p99_ms,
-        number(report.late_count)
+        number(report.late_count),
+        report.early.len()
     );
-    println!("  restart       {} ms from kill -9 to serving", ms(restart));
+    say!("  restart       {} ms from kill -9 to serving", ms(restart));
     if report.is_clean() && left == 0 {
-        println!("\n  {}", paint("1;32", "nothing lost"));
+        say!("\n  {}", paint("1;32", "nothing lost"));
         return;
     }
-    println!();
+    say!();
     let fail = |what: &str, ids: &[String]| {
         if !ids.is_empty() {
-            println!("  {}", paint("1;31", &format!("{} {what}:", ids.len())));
-            ids.iter().take(IDS_SHOWN).for_each(|id| println!("    {id}"));
+            say!("  {}", paint("1;31", &format!("{} {what}:", ids.len())));
+            ids.iter().take(IDS_SHOWN).for_each(|id| say!("    {id}"));
             if ids.len() > IDS_SHOWN {
-                println!("    … and {} more", ids.len() - IDS_SHOWN);
+                say!("    … and {} more", ids.len() - IDS_SHOWN);
             }
         }
     };
@@ -260,6 +262,6 @@ fn print_summary(report: &Report, left: u64, worked: Duration, restart: Duration
     fail("pushes never answered with OK", &report.unanswered);
     fail("errors of the workers", &report.errors);
     if left > 0 {
-        println!("  {}", paint("1;31", &format!("{left} tasks left in the queue")));
+        say!("  {}", paint("1;31", &format!("{left} tasks left in the queue")));
     }
 }

@@ -6,6 +6,7 @@ mod bench;
 mod child;
 mod config;
 mod demo;
+mod say;
 mod server;
 
 use std::io::Write as _;

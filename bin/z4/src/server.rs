@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::config::{Error, Flags, Resolved, Settings, parse_file, resolve};
+use crate::say::say;
 
 /// The configuration is wrong.
 const USAGE: u8 = 2;
@@ -65,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     };
     if arguments.check_config {
-        println!("{:#}", resolved.to_json());
+        say!("{:#}", resolved.to_json());
         return Ok(ExitCode::SUCCESS);
     }
     logs::start(settings.debug);

@@ -24,6 +24,9 @@ use crate::clock::ShardClock;
 use crate::machine::{Admission, Fault, Refuse, Refused, StateMachine};
 use crate::replica::{GroupStatus, Replica};
 
+/// Wait after a checkpoint that found the disk full.
+const CHECKPOINT_RETRY_NS: u64 = 1_000_000_000;
+
 /// When to checkpoint and tick. Bytes are of the working sets of all groups together.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -33,8 +36,11 @@ pub struct Settings {
     pub checkpoint_bytes: usize,
     /// Start a checkpoint when changes have waited this long, nanoseconds.
     pub checkpoint_age_ns: u64,
-    /// Propose nothing while a checkpoint runs and the active working sets hold this much.
+    /// What may change while a checkpoint runs. With what that checkpoint writes and this much more waiting, nothing
+    /// is proposed or applied until it has ended.
     pub stall_bytes: usize,
+    /// What may change beyond that while checkpoints find the disk full: acks and cancels, which will free space.
+    pub reserve_bytes: usize,
 }
 
 impl Default for Settings {
@@ -44,6 +50,7 @@ impl Default for Settings {
             checkpoint_bytes: 96 << 20,
             checkpoint_age_ns: 60_000_000_000,
             stall_bytes: 112 << 20,
+            reserve_bytes: 32 << 20,
         }
     }
 }
@@ -88,6 +95,8 @@ pub struct Driver<M: StateMachine> {
     /// Groups and their applied indexes in the checkpoint under way.
     checkpointing: Option<Vec<(ShardId, Index, Term)>>,
     checkpoint_wanted: bool,
+    /// The last checkpoint found the disk full; when to try again, monotonic nanoseconds.
+    checkpoint_failed: Option<u64>,
     checkpointed_ns: u64,
     next_tick_ns: u64,
     /// Time as of the last [`Driver::advance`]: a pass sees one point in time.
@@ -121,6 +130,7 @@ impl<M: StateMachine> Driver<M> {
             writing: None,
             checkpointing: None,
             checkpoint_wanted: false,
+            checkpoint_failed: None,
             checkpointed_ns: mono_ns,
             admission: Admission::All,
             stopping: false,
@@ -140,10 +150,12 @@ impl<M: StateMachine> Driver<M> {
         if self.stopping {
             return input.refuse(Refused::Stopping);
         }
+        let admission =
+            if self.checkpoint_failed.is_some() { Admission::FreeingOnly } else { self.admission };
         match input {
             Input::Write(shard, write) => match self.groups.get_mut(&shard) {
                 Some(group) if group.is_leading() => {
-                    group.machine.write(write, self.admission);
+                    group.machine.write(write, admission);
                     self.dirty.insert(shard);
                 }
                 Some(_) => write.refuse(shard, Refused::NotLeader),
@@ -225,11 +237,16 @@ impl<M: StateMachine> Driver<M> {
     /// # Errors
     /// If storage fails or an entry cannot be understood: the host stops.
     pub fn apply(&mut self) -> Result<bool, Fault> {
+        let now = self.now;
         if self.is_stalled() {
             // The working sets are full, be it by a restart's replay: the end of the checkpoint visits every group.
+            // Reads take no room.
+            for shard in &self.dirty {
+                let Some(group) = self.groups.get_mut(shard) else { continue };
+                group.serve_reads(now)?;
+            }
             return Ok(false);
         }
-        let now = self.now;
         let mut progress = false;
         let mut still_dirty = BTreeSet::new();
         for shard in std::mem::take(&mut self.dirty) {
@@ -264,6 +281,11 @@ impl<M: StateMachine> Driver<M> {
             return None;
         }
         let mono = self.mono_ns;
+        match self.checkpoint_failed {
+            Some(retry) if mono < retry => return None,
+            Some(_) => self.checkpoint_wanted = true,
+            None => {}
+        }
         let aged = mono.saturating_sub(self.checkpointed_ns) >= self.settings.checkpoint_age_ns;
         if !self.checkpoint_wanted && !aged && self.delta_bytes() < self.settings.checkpoint_bytes {
             return None;
@@ -279,6 +301,7 @@ impl<M: StateMachine> Driver<M> {
             }
         }
         if frozen.is_empty() {
+            self.checkpoint_failed = None;
             return None;
         }
         self.checkpointing = Some(contents);
@@ -301,6 +324,8 @@ impl<M: StateMachine> Driver<M> {
         done: Option<&Done>,
     ) -> Result<Vec<(ShardId, Index)>, Fault> {
         let contents = self.checkpointing.take().expect("a checkpoint is under way");
+        let retry = self.clock.monotonic_ns() + CHECKPOINT_RETRY_NS;
+        self.checkpoint_failed = done.is_none().then_some(retry);
         // A group that was stalled by the full working set has writes waiting.
         self.dirty.extend(self.groups.keys());
         let Some(done) = done else {
@@ -348,6 +373,9 @@ impl<M: StateMachine> Driver<M> {
     pub fn idle_ns(&self) -> u64 {
         let mono = self.clock.monotonic_ns();
         let mut until = self.next_tick_ns;
+        if self.checkpointing.is_none() {
+            until = until.min(self.checkpoint_failed.unwrap_or(u64::MAX));
+        }
         if !self.is_writing() && !self.is_stalled() {
             if !self.dirty.is_empty() {
                 return 0;
@@ -358,10 +386,17 @@ impl<M: StateMachine> Driver<M> {
         until.saturating_sub(mono)
     }
 
-    /// Returns whether the working sets are full and a checkpoint must end before anything is proposed.
+    /// Returns whether the working sets are full and a checkpoint must succeed before anything is proposed.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
-        self.checkpointing.is_some() && self.delta_bytes() >= self.settings.stall_bytes
+        let Settings { checkpoint_bytes, stall_bytes, reserve_bytes, .. } = self.settings;
+        let max = match (self.checkpoint_failed.is_some(), self.checkpointing.is_some()) {
+            (true, _) => checkpoint_bytes + stall_bytes + reserve_bytes,
+            (false, true) => checkpoint_bytes + stall_bytes,
+            // The next pass starts one.
+            (false, false) => return false,
+        };
+        self.delta_bytes() + self.frozen_bytes() >= max
     }
 
     /// Returns whether a batch is under way.
@@ -374,6 +409,11 @@ impl<M: StateMachine> Driver<M> {
     #[must_use]
     pub fn delta_bytes(&self) -> usize {
         self.groups.values().map(|g| g.store.bytes()).sum()
+    }
+
+    /// Returns the bytes in what the checkpoint under way writes.
+    fn frozen_bytes(&self) -> usize {
+        self.groups.values().map(|g| g.store.frozen_bytes()).sum()
     }
 
     /// Returns the state of every group.

@@ -226,6 +226,13 @@ impl<M: StateMachine> Replica<M> {
                 watch(self.shard, entry.index, self.store.digest());
             }
         }
+        progress |= self.serve_reads(now)?;
+        Ok(progress)
+    }
+
+    /// Serves the reads whose index is applied. Returns whether there were any.
+    pub(crate) fn serve_reads(&mut self, now: Millis) -> Result<bool, Fault> {
+        let mut progress = false;
         let applied = self.store.meta().applied;
         while let Some((_, Some(index), _)) = self.confirmed_reads.front()
             && *index <= applied

@@ -6,7 +6,7 @@
 //!
 //! # Caveats
 //! - Any error of the log, and any fault of a group, ends the driver: the host stops and says why. A failed fsync is
-//!   never retried (DESIGN §7). A checkpoint that found the disk full is tried again; the log keeps everything
+//!   never retried. A checkpoint that found the disk full is tried again; the log keeps everything
 //!   until one succeeds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,8 +28,6 @@ use crate::metrics::Metrics;
 use crate::replica::GroupStatus;
 use crate::threads::{self, CheckpointJob, FULL_RETRY, LogJob, Shared};
 
-/// Wait after a failed checkpoint before the next try.
-const CHECKPOINT_RETRY_NS: u64 = 1_000_000_000;
 /// The log seals its last batch when nothing was written for this long.
 const SEAL_AFTER_NS: u64 = 50_000_000;
 /// How often gauges are refreshed and free space is looked at.
@@ -138,7 +136,6 @@ impl<M: StateMachine + 'static> Runner<M> {
                 config,
                 housekept_ns: 0,
                 written_ns: None,
-                retry_checkpoint_ns: None,
                 stalled_since_ns: None,
                 low_checkpoint_ns: 0,
                 held: None,
@@ -227,8 +224,6 @@ struct Shell<'a, M: StateMachine> {
     housekept_ns: u64,
     /// When the last batch became durable; None once it is sealed.
     written_ns: Option<u64>,
-    /// No checkpoint before this: the last one failed.
-    retry_checkpoint_ns: Option<u64>,
     stalled_since_ns: Option<u64>,
     /// Next checkpoint for the disk's sake.
     low_checkpoint_ns: u64,
@@ -253,9 +248,7 @@ impl<M: StateMachine> Shell<'_, M> {
             }
             self.retry_held()?;
             let idle = self.passes()?;
-            if self.retry_checkpoint_ns.is_none()
-                && let Some(frozen) = self.driver.checkpoint_due()
-            {
+            if let Some(frozen) = self.driver.checkpoint_due() {
                 self.checkpointing = true;
                 let _ = self.checkpoints.send(CheckpointJob::Run(frozen));
             }
@@ -368,7 +361,6 @@ impl<M: StateMachine> Shell<'_, M> {
                 tracing::warn!(%error, "checkpoint failed, will be tried again");
                 self.shared.metrics.checkpoint_failures.fetch_add(1, Relaxed);
                 self.driver.checkpointed(frozen, None)?;
-                self.retry_checkpoint_ns = Some(self.shared.clock.monotonic_ns() + CHECKPOINT_RETRY_NS);
                 self.out_of_space |= self.stopping;
             }
             Err(error) => return Err(error.into()),
@@ -386,10 +378,6 @@ impl<M: StateMachine> Shell<'_, M> {
                 self.stalled_since_ns = None;
             }
             _ => {}
-        }
-        if self.retry_checkpoint_ns.is_some_and(|at| now >= at) {
-            self.retry_checkpoint_ns = None;
-            self.driver.want_checkpoint();
         }
         if now < self.housekept_ns {
             return;

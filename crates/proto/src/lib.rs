@@ -1,7 +1,7 @@
 //! The wire of the gRPC API: .proto files, the code generated from them, and conversions to and from z4's own types.
 //!
-//! Generated types stay in the doors and the client; everything inward speaks `z4-types` and `z4-tasks` (STYLE §1,
-//! "translate once, at the door").
+//! Generated types stay in the doors and the client; everything inward speaks `z4-types` and `z4-tasks`: what comes in is
+//! translated once, at the door.
 //!
 //! # Not here
 //! - Serving and calling: the api door and `z4-client`.

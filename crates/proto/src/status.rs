@@ -2,7 +2,7 @@
 //!
 //! A [`Failure`] is what a door wants to say and what a client wants to know. As a whole call's answer it is a
 //! `tonic::Status` with `google.rpc` details (ErrorInfo, RetryInfo, BadRequest); in batches and streams it is the
-//! message `z4.v1.Failure`. The table from kind to code is [`code_of`], once (STYLE §5).
+//! message `z4.v1.Failure`. The table from kind to code is [`code_of`].
 //!
 //! ```
 //! use z4_proto::{reason, status::Failure};

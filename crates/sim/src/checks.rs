@@ -1,10 +1,10 @@
 //! Violations, and the checks that need no model: equal indexes show equal digests, and nothing ever goes back.
 //!
 //! Ids are those of the promises: P1 durable before visible · P2 never early · P3 one lease · P4 delivered until ended ·
-//! P5 never after its ack · P6 one request, one task · P8 nothing lost, or a refusal that names the damage · P10
-//! refusals keep what was accepted · P11 equal digests · C5 term, commit and applied never regress · D2 what failed never
-//! appears · T1 no phantom, T7 payload as pushed · LIVE it goes on · STATE the rows contradict each other · FAULT the host
-//! ended or refused without a reason · PANIC.
+//! P5 never after its ack · P6 one request, one task · P8 nothing lost, or a refusal that names the damage ·
+//! P11 equal digests · C5 term, commit and applied never regress · D2 what failed never appears · T1 no phantom, and
+//! each task as pushed · T10 delivered in order · LIVE it goes on · STATE the rows contradict each other · FAULT the host ended
+//! or refused without a reason · PANIC.
 
 use std::collections::BTreeMap;
 use std::fmt;

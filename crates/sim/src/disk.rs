@@ -26,7 +26,7 @@
 //! - Renames across directories (refused), links, permissions: nothing in z4 uses them.
 //! - Misdirected writes, stale reads and a sync that lies: outside the contract of a single host.
 //!
-//! Sources: DESIGN §10; Rebello et al. (ATC 2020) for failed syncs.
+//! Source: Rebello et al. (ATC 2020) for failed syncs.
 
 use std::fmt;
 use std::io;

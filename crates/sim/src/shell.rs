@@ -33,8 +33,6 @@ use crate::swarm::Swarm;
 
 /// Passes after which the host should long have come to rest.
 const PASSES_MAX: u32 = 10_000;
-/// Wait after a failed checkpoint, as the runner's.
-const CHECKPOINT_RETRY_NS: u64 = 1_000_000_000;
 /// The planted bug: answers leave before the log is synced.
 const EARLY_ANSWERS: bool = cfg!(feature = "bug-ok-before-fsync");
 
@@ -82,7 +80,6 @@ pub struct Shell {
     stage: Stage,
     checkpoint: Checkpoint,
     releases: Vec<(ShardId, Index)>,
-    retry_checkpoint_ns: Option<u64>,
     sealed: bool,
     threaded: bool,
     reserve_bytes: u64,
@@ -131,7 +128,6 @@ impl Shell {
             stage: Stage::Waiting,
             checkpoint: Checkpoint::Nothing,
             releases: Vec::new(),
-            retry_checkpoint_ns: None,
             sealed: false,
             threaded: swarm.host.log_thread,
             reserve_bytes: swarm.host.reserve_bytes,
@@ -165,7 +161,6 @@ impl Shell {
         self.housekeep();
         self.passes()?;
         if matches!(self.checkpoint, Checkpoint::Nothing)
-            && self.retry_checkpoint_ns.is_none()
             && let Some(frozen) = self.driver.checkpoint_due()
         {
             self.checkpoint = Checkpoint::Frozen(frozen);
@@ -247,7 +242,6 @@ impl Shell {
                 }
                 Err(error) if error.kind() == Kind::Overloaded => {
                     self.driver.checkpointed(frozen, None)?;
-                    self.retry_checkpoint_ns = Some(self.clock.monotonic_ns() + CHECKPOINT_RETRY_NS);
                     Ok(Step::Full)
                 }
                 Err(error) => {
@@ -295,10 +289,6 @@ impl Shell {
     }
 
     fn housekeep(&mut self) {
-        if self.retry_checkpoint_ns.is_some_and(|at| self.clock.monotonic_ns() >= at) {
-            self.retry_checkpoint_ns = None;
-            self.driver.want_checkpoint();
-        }
         if self.wal.stats().segments > self.segments_max {
             self.driver.want_checkpoint();
         }

@@ -4,7 +4,7 @@
 //! (a queue that only fills, a log that is never sealed). Rates are drawn over orders of magnitude and limits are tiny,
 //! so that edges which take hours on a real host come every few events.
 //!
-//! Sources: Groce et al., "Swarm testing" (ISSTA 2012); `DESIGN.md` §10.
+//! Sources: Groce et al., "Swarm testing" (ISSTA 2012).
 
 use std::fmt;
 use std::path::Path;
@@ -158,6 +158,7 @@ impl Swarm {
             checkpoint_bytes: self.host.checkpoint_bytes,
             checkpoint_age_ns: self.host.checkpoint_age_ms * 1_000_000,
             stall_bytes: self.host.stall_bytes,
+            reserve_bytes: self.host.stall_bytes / 4,
         };
         config
     }

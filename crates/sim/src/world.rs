@@ -17,7 +17,7 @@ use z4_host::{Config, Error};
 use z4_multiraft::Fault;
 use z4_tasks::QueueStats;
 use z4_tasks::outcome::Settled;
-use z4_types::Millis;
+use z4_types::{Kind, Millis};
 
 use crate::checks::{Checked, Digests, Progress, Violation, check_machines, ensure};
 use crate::client::Clients;
@@ -98,6 +98,8 @@ pub struct World {
     healed: bool,
     /// Errors of the disk when this life began.
     errors_before: u64,
+    /// As above, without those of a full disk: a host lives on with that.
+    eios_before: u64,
     last_death: Death,
     /// Sum of the counters asked for.
     counted: QueueStats,
@@ -143,6 +145,7 @@ impl World {
             formed: false,
             healed: false,
             errors_before: 0,
+            eios_before: 0,
             last_death: Death::default(),
             counted: QueueStats::default(),
             none_due_before: None,
@@ -304,8 +307,9 @@ impl World {
             Ok(()) => {}
             Err(fault) if self.disk.is_up() => {
                 self.note(format_args!("ended: {fault}"));
-                let errors = faults::errors(&self.disk.counters());
-                ensure!(errors > self.errors_before, "FAULT", "the host ended for no reason: {}", fault.what);
+                let full = fault.kind == Kind::Overloaded
+                    && faults::errors(&self.disk.counters()) > self.errors_before;
+                ensure!(full || self.has_eio(), "FAULT", "the host ended for no reason: {}", fault.what);
                 self.reached.reach("EIO ended the host");
             }
             Err(fault) => {
@@ -332,11 +336,14 @@ impl World {
         let shell = self.shell.as_mut().expect("it runs");
         match check_machines(&mut shell.driver) {
             // An armed EIO may have struck this very walk, or the power have gone at one of its reads.
-            Err(_) if !self.disk.is_up() || faults::errors(&self.disk.counters()) > self.errors_before => {
-                Ok(())
-            }
+            Err(_) if !self.disk.is_up() || self.has_eio() => Ok(()),
             result => result.map_err(|what| Violation::new("STATE", what)),
         }
+    }
+
+    /// Returns whether the disk failed in this life, other than by being full.
+    fn has_eio(&self) -> bool {
+        faults::eios(&self.disk.counters()) > self.eios_before
     }
 
     /// Ends the life that is over.
@@ -376,7 +383,8 @@ impl World {
             if !calm && self.rng.chance(self.swarm.faults.bad_boots, 100) {
                 faults::spoil_start(&self.disk, &mut self.rng);
             }
-            self.errors_before = faults::errors(&self.disk.counters());
+            let counters = self.disk.counters();
+            (self.errors_before, self.eios_before) = (faults::errors(&counters), faults::eios(&counters));
             let Self { swarm, config, disk, clock, digests, model, .. } = self;
             match Shell::start(swarm, config, disk, clock, digests, true, model.latest()) {
                 Ok(shell) => {

@@ -24,7 +24,7 @@
 //! # Caveats
 //! - One writer and one file a host. Rotation for views merges layers now and then, on the thread that asks for the view.
 //!
-//! Sources: DESIGN §6; `docs/FORMATS.md`, "Base"; ADR-0004.
+//! Sources: `docs/FORMATS.md`, "Base"; ADR-0004.
 
 mod base;
 mod delta;

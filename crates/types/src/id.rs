@@ -3,7 +3,7 @@
 //! A task id is 128 bits, most significant first: 48 bits of shard time in milliseconds at creation, 24 bits of
 //! shard, 56 bits of a counter that the shard never resets. So ids sort by creation within a shard (nearly so
 //! across shards), and name their shard without a look-up. Printed as 26 characters of Crockford base 32 in lower
-//! case, which sort like the number. Sources: the ULID text form; DESIGN §6.
+//! case, which sort like the number. Source of the text form: ULID.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! Points and spans of time, in whole milliseconds.
 //!
-//! Shard time is a count of milliseconds since 1970 that a log entry carries; it never goes back (DESIGN §8).
+//! Shard time is a count of milliseconds since 1970 that a log entry carries; it never goes back.
 
 use std::fmt;
 use std::ops::{Add, Sub};

@@ -11,7 +11,7 @@
 //!   recycle ─► oldest segments that no group needs ────────────────────┘
 //! ```
 //!
-//! The Raft log is the only write-ahead log (DESIGN §1), and a base checkpoint makes the applied index of *every* group
+//! The Raft log is the only write-ahead log (ADR-0001), and a base checkpoint makes the applied index of *every* group
 //! durable at once. So a segment is given back as soon as it lies below all of them: there is no rewriting of live
 //! data, except for quiet groups (see `recycle`).
 //!
@@ -32,7 +32,7 @@
 //! - Assumed of the disk: writing over part of a sector leaves its other bytes as they were ("powersafe overwrite").
 //! - A checksum is no signature: who can write to the directory can forge the log.
 //!
-//! Sources: DESIGN §2, §6, §7; FORMATS.md "WAL segment and record"; Rebello et al., "Can applications recover from
+//! Sources: ADR-0001, ADR-0003; `docs/FORMATS.md`, "WAL segment and record"; Rebello et al., "Can applications recover from
 //! fsync failures?" (ATC 2020); etcd's wal package, the model in size.
 
 pub mod body;

@@ -199,7 +199,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "stall_bytes",
         default: || Some(bytes_text(model().sizes.driver.stall_bytes as u64)),
-        help: "Changes in memory at which writes wait for the checkpoint under way; above checkpoint_bytes",
+        help: "Changes in memory, beyond those a checkpoint is writing, at which writes wait for it; above checkpoint_bytes",
         value_name: "BYTES",
         ..required(Kind::Bytes { least: 2 << 20 })
     },

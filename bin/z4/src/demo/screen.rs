@@ -6,6 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::ledger::Counts;
+use crate::say::say;
 
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ impl Screen {
     /// Prints a line that stays.
     pub(crate) fn say(&mut self, text: &str) {
         self.clear();
-        println!("{:>5.1} s  {text}", self.begin.elapsed().as_secs_f64());
+        say!("{:>5.1} s  {text}", self.begin.elapsed().as_secs_f64());
     }
 
     /// Shows how far the run is.
@@ -56,12 +57,12 @@ impl Screen {
         let line = line(phase, counts, self.begin.elapsed(), self.color);
         if self.terminal {
             // Without wrapping: a line that is too long for the window is cut, and can still be redrawn.
-            print!("\r\x1b[K\x1b[?7l{line}\x1b[?7h");
             // A progress line that does not show is no reason to end.
-            drop(std::io::stdout().flush());
+            let mut out = std::io::stdout().lock();
+            let _ = write!(out, "\r\x1b[K\x1b[?7l{line}\x1b[?7h").and_then(|()| out.flush());
         } else if self.printed.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) {
             self.printed = Some(Instant::now());
-            println!("{line}");
+            say!("{line}");
         }
     }
 
@@ -72,7 +73,7 @@ impl Screen {
 
     fn clear(&self) {
         if self.terminal {
-            print!("\r\x1b[K");
+            let _ = write!(std::io::stdout(), "\r\x1b[K");
         }
     }
 }

@@ -22,7 +22,7 @@ const FAULT: u8 = 3;
 /// A second signal ended the process.
 const CUT: i32 = 1;
 /// The last checkpoint has so long after the doors are closed, so that all is over within ten seconds.
-const STOP_MAX: Duration = Duration::from_secs(3);
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Serves until a signal or a fault.
 ///

@@ -10,7 +10,6 @@ use z4_types::{Duration, Millis};
 
 use super::{Checked, Error, Settled, Violation, World, ensure};
 use crate::client::{Held, Letter, Waiting};
-use crate::faults;
 
 /// Tasks of a page: small, so that lists have several.
 const PAGE: u32 = 7;
@@ -205,8 +204,7 @@ impl World {
 
     /// A read may fail if the disk did.
     fn unless_excused(&self, what: &str) -> Checked {
-        let errors = faults::errors(&self.disk.counters());
-        if !self.disk.is_up() || errors > self.errors_before {
+        if !self.disk.is_up() || self.has_eio() {
             return Ok(());
         }
         Err(Violation::new("FAULT", format!("a read failed for no reason: {what}")))

@@ -61,6 +61,17 @@ struct SumBlock {
     dirty: bool,
 }
 
+impl SumBlock {
+    /// Returns the block as the file holds it.
+    fn bytes(&self) -> [u8; BLOCK] {
+        let mut bytes = [0; BLOCK];
+        for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.sums.iter()) {
+            *bytes = word.to_le_bytes();
+        }
+        bytes
+    }
+}
+
 /// Consecutive data blocks of one extent.
 struct Run {
     logical: u64,
@@ -188,13 +199,27 @@ impl Inner {
     }
 
     fn write_dirty(&self, sums: &mut BTreeMap<u64, SumBlock>) -> io::Result<()> {
-        let mut bytes = [0; BLOCK];
         for (extent, block) in sums.iter_mut().filter(|(_, block)| block.dirty) {
-            for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(block.sums.iter()) {
-                *bytes = word.to_le_bytes();
-            }
-            self.file.write_all_at(&bytes, sum_block(*extent) * BLOCK_BYTES)?;
+            self.file.write_all_at(&block.bytes(), sum_block(*extent) * BLOCK_BYTES)?;
             block.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Writes all dirty sums without holding up readers, who take the lock for every page. A block stays dirty until it
+    /// is written: one that is evicted meanwhile is written twice, and never read back stale. Only the thread that
+    /// commits makes blocks dirty.
+    fn write_dirty_unlocked(&self) -> io::Result<()> {
+        let dirty: Vec<_> =
+            self.sums().iter().filter(|(_, b)| b.dirty).map(|(extent, b)| (*extent, b.bytes())).collect();
+        for (extent, bytes) in &dirty {
+            self.file.write_all_at(bytes, sum_block(*extent) * BLOCK_BYTES)?;
+        }
+        let mut sums = self.sums();
+        for (extent, _) in &dirty {
+            if let Some(block) = sums.get_mut(extent) {
+                block.dirty = false;
+            }
         }
         Ok(())
     }
@@ -332,8 +357,7 @@ impl redb::StorageBackend for Container {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let written = self.0.write_dirty(&mut self.0.sums());
-        self.0.noted(written)?;
+        self.0.noted(self.0.write_dirty_unlocked())?;
         self.0.sync()?;
         let header = self.0.header.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(header) = header {
