@@ -13,14 +13,16 @@ use std::collections::BTreeMap;
 use z4_types::limits::LIST_PAGE_MAX;
 use z4_types::{Millis, QueueName, TaskId};
 
-use super::{Phase, TaskInfo, describe, queue_number};
+use super::{Phase, TaskInfo, TaskState, describe, queue_number};
 use crate::codec::{Malformed, Reader};
 use crate::command::Invalid;
 use crate::rows::{QueueRecord, Scheduled, State, key};
 use crate::{Fault, Read};
 
-/// Payload bytes after which a page ends early; it has at least one task.
-const PAGE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of payloads and texts after which a page ends early; it has at least one task. The other fields of
+/// `LIST_PAGE_MAX` tasks are less than 1 MiB more, so a page stays below the 4 MiB that gRPC clients accept unless they
+/// say otherwise.
+const PAGE_BYTES_MAX: usize = 2 << 20;
 
 /// Which tasks of a queue to list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl Top {
 }
 
 /// Lists tasks of a queue: the first `limit` (at most `LIST_PAGE_MAX`) that pass `filter`, behind `after`. A page may
-/// be shorter, when payloads are large. An unknown queue has no tasks.
+/// be shorter, when payloads or metadata are large. An unknown queue has no tasks.
 ///
 /// # Errors
 /// If storage fails.
@@ -196,32 +198,52 @@ fn fill(store: &dyn Read, queue: &QueueName, top: Top, limit: usize) -> Result<P
     let shown = &all[..all.len().min(limit)];
     let states = read_sorted(store, shown.iter().map(|((_, id), _)| *id), key::state)?;
 
-    let mut bytes = 0;
-    let mut count = 0;
+    // By what the indexes know, so that bodies beyond the page are not read; metadata is in the bodies only.
+    let mut payloads = 0;
+    let mut candidates = 0;
     for ((_, id), payload_bytes) in shown {
-        bytes += u64::from(match (payload_bytes, states.get(id)) {
+        payloads += match (payload_bytes, states.get(id)) {
             (Some(payload_bytes), _) => *payload_bytes,
             (None, Some(value)) => State::read(value)?.0.payload_bytes,
             (None, None) => {
                 return Err(Fault::corrupt(format!("an index names task {id}, which has no state row")));
             }
-        });
-        if count > 0 && bytes > PAGE_BYTES_MAX {
+        } as usize;
+        if candidates > 0 && payloads > PAGE_BYTES_MAX {
             break;
         }
-        count += 1;
+        candidates += 1;
     }
-    let shown = &shown[..count];
+    let shown = &shown[..candidates];
     let bodies = read_sorted(store, shown.iter().map(|((_, id), _)| *id), key::body)?;
-    let mut tasks = Vec::with_capacity(count);
+    let mut tasks = Vec::with_capacity(candidates);
+    let mut bytes = 0;
     for ((_, id), _) in shown {
         let body = bodies
             .get(id)
             .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which has no body row")))?;
-        tasks.push(describe(*id, queue, body, states.get(id).map(Vec::as_slice))?);
+        let task = describe(*id, queue, body, states.get(id).map(Vec::as_slice))?;
+        bytes += weight(&task);
+        if !tasks.is_empty() && bytes > PAGE_BYTES_MAX {
+            break;
+        }
+        tasks.push(task);
     }
+    let shown = &shown[..tasks.len()];
     let last = shown.last().map(|((deliver_at, id), _)| PageToken { deliver_at: *deliver_at, id: *id });
-    Ok(Page { tasks, next: last.filter(|_| count < all.len()) })
+    Ok(Page { next: last.filter(|_| tasks.len() < all.len()), tasks })
+}
+
+/// Returns what of a task can be large.
+fn weight(task: &TaskInfo) -> usize {
+    let pairs: usize = task.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let texts = match &task.state {
+        TaskState::Waiting { .. } => 0,
+        TaskState::Leased { consumer, .. } => consumer.len(),
+        TaskState::Dead { reason, .. } => reason.len(),
+    };
+    let last_error = task.last_error.as_ref().map_or(0, String::len);
+    task.payload.len() + pairs + texts + last_error
 }
 
 /// Reads one row of each task, in one pass over storage.
