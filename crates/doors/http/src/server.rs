@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use z4_host::{Handle, Snapshot};
 
-use crate::listener::Limited;
+use crate::listener::{CONNECTIONS_MAX, Limited, PATIENCE};
 use crate::metrics::metrics;
 
 /// The driver answers between two passes; one that does not within this time is in trouble.
@@ -44,10 +44,11 @@ pub async fn serve(handle: Handle, listener: TcpListener, stopping: watch::Recei
         .with_state(Door { handle, stopping });
     let end = async move { while ended.changed().await.is_ok() {} };
     let (cut, cutting) = tokio::sync::oneshot::channel::<()>();
-    let serving = axum::serve(Limited::new(listener), router).with_graceful_shutdown(async move {
-        end.await;
-        drop(cut);
-    });
+    let serving = axum::serve(Limited::new(listener, CONNECTIONS_MAX, PATIENCE), router)
+        .with_graceful_shutdown(async move {
+            end.await;
+            drop(cut);
+        });
     tokio::select! {
         result = serving => if let Err(error) = result {
             tracing::error!(%error, "the HTTP server has ended");
