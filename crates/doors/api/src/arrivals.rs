@@ -23,11 +23,14 @@ use z4_tasks::command::{Settlement, Verdict};
 use z4_types::Kind;
 use z4_types::limits::SETTLE_BATCH_MAX;
 
-/// Payload bytes after which a message of tasks is closed; it has at least one. Far below what clients accept, large
-/// enough that framing costs nothing.
-const MESSAGE_PAYLOAD_MAX: usize = 2 << 20;
-/// Counted for each task besides its payload, so that many empty ones fill a message too.
+/// Bytes of tasks at which a message is full; it has at least one task. So it stays below the 4 MiB that gRPC clients
+/// accept unless they say otherwise, and framing costs nothing.
+pub(crate) const MESSAGE_BYTES_TARGET: usize = 2 << 20;
+/// Counted for each task besides its payload and metadata: what its other fields take at most, consumer-made names
+/// apart. So many empty ones fill a message too.
 const TASK_OVERHEAD: usize = 128;
+/// Counted for each pair of metadata besides its texts.
+const PAIR_OVERHEAD: usize = 8;
 /// Tries to give tasks back before their leases are left to expire.
 const RELEASE_TRIES: u32 = 5;
 const RELEASE_RETRY: Duration = Duration::from_millis(100);
@@ -84,6 +87,25 @@ impl Arrivals {
     /// # Errors
     /// Why no more tasks come.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Vec<Delivery>, Error>>> {
+        match ready!(self.poll_some(cx)) {
+            Some(Ok(())) => {
+                let message = self.cut(MESSAGE_BYTES_TARGET, |task| size(task) + framing(task));
+                Poll::Ready(Some(Ok(message)))
+            }
+            Some(Err(why)) => Poll::Ready(Some(Err(why))),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Waits until there are tasks to take. None: the sink is gone, nothing more comes. Cancel safe.
+    ///
+    /// # Errors
+    /// Why no more tasks come.
+    pub(crate) async fn some(&mut self) -> Option<Result<(), Error>> {
+        std::future::poll_fn(|cx| self.poll_some(cx)).await
+    }
+
+    fn poll_some(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Error>>> {
         while self.rest.is_empty() {
             match ready!(self.events.poll_recv(cx)) {
                 Some(Event::Tasks(tasks)) => self.rest = tasks.into(),
@@ -91,45 +113,57 @@ impl Arrivals {
                 None => return Poll::Ready(None),
             }
         }
-        Poll::Ready(Some(Ok(self.message())))
+        Poll::Ready(Some(Ok(())))
     }
 
-    /// Waits as [`Arrivals::poll_next`]. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<Result<Vec<Delivery>, Error>> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    /// Takes everything that has come, without waiting.
-    pub(crate) fn take_all(&mut self) -> Vec<Delivery> {
-        let mut all: Vec<Delivery> = std::mem::take(&mut self.rest).into();
+    /// Takes what has come and fits into `bytes` of payload and metadata, at least one task if there is one, without
+    /// waiting.
+    pub(crate) fn take(&mut self, bytes: usize) -> Vec<Delivery> {
         while let Ok(event) = self.events.try_recv() {
             if let Event::Tasks(tasks) = event {
-                all.extend(tasks);
+                self.rest.extend(tasks);
             }
         }
-        all
+        self.cut(bytes, size)
     }
 
     /// Gives back what was not handed out.
     pub(crate) fn release(&mut self) {
-        let tasks = self.take_all();
+        let tasks = self.take(usize::MAX);
         release(&self.handle, tasks);
     }
 
-    fn message(&mut self) -> Vec<Delivery> {
-        let weight = |task: &Delivery| task.body.payload.len() + TASK_OVERHEAD;
-        let mut bytes = 0;
-        let fitting = self.rest.iter().take_while(|task| {
-            let fits = bytes < MESSAGE_PAYLOAD_MAX;
-            bytes += weight(task);
-            fits
-        });
-        let count = fitting.count();
+    /// Takes the first tasks, as many as fit into `bytes` by their weight, at least one.
+    fn cut(&mut self, bytes: usize, weight: impl Fn(&Delivery) -> usize) -> Vec<Delivery> {
+        let count = fitting(self.rest.iter().map(weight), bytes);
         if count == self.rest.len() {
             return std::mem::take(&mut self.rest).into();
         }
         self.rest.drain(..count).collect()
     }
+}
+
+/// Returns the bytes of a task's payload and metadata.
+fn size(task: &Delivery) -> usize {
+    let texts = task.body.metadata.iter().map(|(key, value)| key.len() + value.len());
+    task.body.payload.len() + texts.sum::<usize>()
+}
+
+/// Returns at least what the rest of it takes in a message.
+fn framing(task: &Delivery) -> usize {
+    TASK_OVERHEAD + task.body.metadata.len() * PAIR_OVERHEAD
+}
+
+/// Returns how many of the first tasks go into `bytes`: at least one, if there is one.
+fn fitting(weights: impl Iterator<Item = usize>, bytes: usize) -> usize {
+    let mut sum = 0_usize;
+    let mut first = true;
+    weights
+        .take_while(|weight| {
+            sum = sum.saturating_add(*weight);
+            std::mem::take(&mut first) || sum <= bytes
+        })
+        .count()
 }
 
 impl Drop for Arrivals {
@@ -166,4 +200,16 @@ fn release(handle: &Handle, tasks: Vec<Delivery>) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_cut_by_weight_and_has_at_least_one_task() {
+        assert_eq!(fitting([5, 5, 1].into_iter(), 10), 2);
+        assert_eq!(fitting([11, 1].into_iter(), 10), 1, "one that is too large goes alone");
+        assert_eq!(fitting([].into_iter(), 10), 0);
+    }
 }

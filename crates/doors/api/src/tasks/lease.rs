@@ -10,14 +10,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use z4_host::Delivery;
 use z4_proto::convert::{consumer_name, duration, lease_duration, queue_name};
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1;
 use z4_types::limits::LEASE_TASKS_MAX;
 
-use crate::arrivals::{Arrivals, Unused, arrivals};
+use crate::arrivals::{Arrivals, MESSAGE_BYTES_TARGET, Unused, arrivals};
 use crate::deadline::Deadline;
 use crate::door::Door;
 use crate::{messages, status};
@@ -26,8 +25,10 @@ use crate::{messages, status};
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long a call that does not wait gives a delivery that is under way: some commits.
 const NO_WAIT: Duration = Duration::from_millis(250);
-/// Payload bytes of an answer when the caller does not say, and at most.
-const BYTES_DEFAULT: u64 = 8 << 20;
+/// Bytes of an answer when the caller does not say: with one task more it is below the 4 MiB that gRPC clients
+/// accept unless they say otherwise.
+const BYTES_DEFAULT: u64 = MESSAGE_BYTES_TARGET as u64;
+/// And at most.
 const BYTES_MAX: u64 = 16 << 20;
 
 pub(super) async fn lease(
@@ -56,13 +57,13 @@ pub(super) async fn lease(
         .consume(queue.clone(), name, lease, Box::new(sink))
         .map_err(|error| status::failure(&error))?;
     consumer.credit(request.max_tasks.max(1), bytes);
-    let tasks = if !wait.is_zero() {
-        first(door, &mut arrived, wait, deadline).await?
+    if !wait.is_zero() {
+        first(door, &mut arrived, wait, deadline).await?;
     } else if deadline.read(door.handle().has_due(queue)).await? {
-        first(door, &mut arrived, NO_WAIT, deadline).await?
-    } else {
-        arrived.take_all()
-    };
+        first(door, &mut arrived, NO_WAIT, deadline).await?;
+    }
+    // Credit counts payloads, this also metadata: what does not fit goes back.
+    let tasks = arrived.take(usize::try_from(bytes).unwrap_or(usize::MAX));
     // Before the arrivals end, so that nothing new is leased for them.
     drop(consumer);
     Ok(v1::LeaseTasksResponse {
@@ -71,24 +72,17 @@ pub(super) async fn lease(
     })
 }
 
-/// Waits for the first delivery and takes what has come with it.
+/// Waits for the first delivery, at most so long.
 async fn first(
     door: &Door,
     arrived: &mut Arrivals,
     wait: Duration,
     deadline: Deadline,
-) -> Result<Vec<Delivery>, Failure> {
+) -> Result<(), Failure> {
     tokio::select! {
         biased;
-        next = arrived.next() => match next {
-            Some(Ok(mut tasks)) => {
-                tasks.extend(arrived.take_all());
-                Ok(tasks)
-            }
-            Some(Err(why)) => Err(status::failure(&why)),
-            None => Ok(Vec::new()),
-        },
-        () = door.stopping() => Ok(Vec::new()),
-        () = tokio::time::sleep_until(deadline.within(wait)) => Ok(arrived.take_all()),
+        some = arrived.some() => some.unwrap_or(Ok(())).map_err(|why| status::failure(&why)),
+        () = door.stopping() => Ok(()),
+        () = tokio::time::sleep_until(deadline.within(wait)) => Ok(()),
     }
 }
