@@ -127,6 +127,8 @@ impl AdminService {
                 "checkpoint_failures": threads.checkpoint_failures.load(Relaxed),
                 "stalled_ms": threads.stalled_ns.load(Relaxed) / 1_000_000,
             },
+            "calls": self.door.bodies().calls(),
+            "message_bytes": self.door.bodies().used(),
             "request_bytes": handle.request_bytes(),
             "wall_ahead_ms": threads.wall_ahead_ms.load(Relaxed).cast_signed(),
         })

@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// Connections of one door. Each may hold its HTTP/2 window, so this bounds memory; see `server.rs`.
-pub(crate) const CONNECTIONS_MAX: usize = 4_096;
+/// Connections of one door. Each may hold its HTTP/2 window, so this bounds memory; see `bodies.rs`.
+pub(crate) const CONNECTIONS_MAX: usize = 1_024;
 /// Wait after an accept that failed, such as for want of file descriptors: the next would fail as well.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Accepted connections not yet served.

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 use z4_host::Handle;
 use z4_types::Millis;
 
+use crate::bodies::Bodies;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Door {
@@ -16,19 +18,26 @@ pub(crate) struct Door {
 
 struct Shared {
     handle: Handle,
+    bodies: Bodies,
     stopping: watch::Receiver<bool>,
     started: Instant,
     next_consumer: AtomicU64,
 }
 
 impl Door {
-    pub(crate) fn new(handle: Handle, stopping: watch::Receiver<bool>) -> Self {
-        let shared = Shared { handle, stopping, started: Instant::now(), next_consumer: AtomicU64::new(1) };
+    pub(crate) fn new(handle: Handle, stopping: watch::Receiver<bool>, bodies: Bodies) -> Self {
+        let started = Instant::now();
+        let shared = Shared { handle, bodies, stopping, started, next_consumer: AtomicU64::new(1) };
         Self { shared: Arc::new(shared) }
     }
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.shared.handle
+    }
+
+    /// Returns what requests hold before they are understood, and how many calls are under way.
+    pub(crate) fn bodies(&self) -> &Bodies {
+        &self.shared.bodies
     }
 
     /// Returns whether streams are to end and long polls to return.

@@ -22,10 +22,13 @@
 
 mod admin;
 mod arrivals;
+mod bodies;
 mod connections;
 mod deadline;
 mod door;
 mod messages;
+mod meter;
+mod requests;
 mod server;
 mod status;
 mod tasks;

@@ -17,25 +17,27 @@ use z4_proto::v1::tasks_server::{SERVICE_NAME as TASKS, TasksServer};
 use z4_proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 
 use crate::admin::AdminService;
+use crate::bodies::{Bodies, REQUEST_BYTES_MAX};
 use crate::connections::accept;
 use crate::deadline::CALL_MAX;
 use crate::door::Door;
+use crate::meter::{MESSAGE_MAX, Metered};
 use crate::tasks::TasksService;
 
-/// Largest request: a full batch of 8 MiB and its framing.
-const REQUEST_BYTES_MAX: usize = 16 << 20;
-/// What a stream and a connection may have on the way to us. Enough for full speed on a local network; bounds what
-/// all connections together can make us hold.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Larger than HTTP/2's own 16 KiB: a batch is then a few frames, not a hundred.
+/// What a stream may have on the way to us: half of its connection's, so that one that is not read does not stop the
+/// others. At 0.2 ms there and back that is 320 MB/s.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// What a connection may; times `CONNECTIONS_MAX` it is in the sum of `bodies.rs`. Never grown by measuring.
+const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
+/// Larger than HTTP/2's own 16 KiB: a batch is then a few frames, not a hundred. No larger than a window.
 const HTTP2_FRAME_BYTES: u32 = 64 << 10;
+/// One client process: all its consumers. All connections together: `CALLS_MAX`.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+/// Admin, health and reflection ask short questions.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
 /// A peer that vanished without a word is noticed after the sum of both.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What the bytes of a request may take to come, besides its call.
-const BODY_MAX: Duration = Duration::from_secs(10);
 /// Calls under way when the server stops have so long; pull streams end by themselves after five seconds.
 const DRAIN_MAX: Duration = Duration::from_millis(6_500);
 /// How often health looks whether every shard has a leader.
@@ -44,7 +46,8 @@ const HEALTH_EVERY: Duration = Duration::from_millis(500);
 /// Serves `handle` on `listener` until `stopping` becomes true and everything under way is answered, or six and a
 /// half seconds later. Must be awaited in a tokio runtime with time and IO enabled.
 pub async fn serve(handle: Handle, listener: TcpListener, stopping: watch::Receiver<bool>) {
-    let door = Door::new(handle, stopping);
+    let bodies = Bodies::new();
+    let door = Door::new(handle, stopping, bodies.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
     set_health(&reporter, false).await;
     let watching = tokio::spawn(keep_health(reporter, door.clone()));
@@ -53,32 +56,37 @@ pub async fn serve(handle: Handle, listener: TcpListener, stopping: watch::Recei
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .expect("the descriptors were made by the compiler");
+        .expect("the descriptors were made by the compiler")
+        .max_decoding_message_size(QUESTION_BYTES_MAX);
     let reflection_v1alpha = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1alpha()
-        .expect("the descriptors were made by the compiler");
+        .expect("the descriptors were made by the compiler")
+        .max_decoding_message_size(QUESTION_BYTES_MAX);
+    let health = health.max_decoding_message_size(QUESTION_BYTES_MAX);
     let tasks = TasksServer::new(TasksService::new(door.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let admin = AdminServer::new(AdminService::new(door.clone()));
+    let admin =
+        AdminServer::new(AdminService::new(door.clone())).max_decoding_message_size(QUESTION_BYTES_MAX);
 
     let stop = door.clone();
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_adaptive_window(Some(false))
         .max_frame_size(HTTP2_FRAME_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         // Also for requests whose bytes never come: their own deadline starts when they are complete.
-        .timeout(CALL_MAX + BODY_MAX)
-        .add_service(tasks)
-        .add_service(admin)
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(reflection_v1alpha)
+        .timeout(CALL_MAX + MESSAGE_MAX)
+        .add_service(Metered::new(tasks, &bodies))
+        .add_service(Metered::new(admin, &bodies))
+        .add_service(Metered::new(health, &bodies))
+        .add_service(Metered::new(reflection, &bodies))
+        .add_service(Metered::new(reflection_v1alpha, &bodies))
         .serve_with_incoming_shutdown(accept(listener), async move { stop.stopping().await });
     finish(served, &door).await;
     watching.abort();

@@ -17,6 +17,7 @@ use z4_proto::v1::tasks_server::Tasks;
 
 use crate::deadline::Deadline;
 use crate::door::Door;
+use crate::requests::Requests;
 
 /// See the module essay.
 pub(crate) struct TasksService {
@@ -60,14 +61,14 @@ impl Tasks for TasksService {
         &self,
         request: Request<Streaming<v1::PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
-        Ok(Response::new(push::push(&self.door, request.into_inner())))
+        Ok(Response::new(push::push(&self.door, Requests::of(&request)?)))
     }
 
     async fn pull(
         &self,
         request: Request<Streaming<v1::PullRequest>>,
     ) -> Result<Response<Self::PullStream>, Status> {
-        Ok(Response::new(pull::pull(&self.door, request.into_inner())))
+        Ok(Response::new(pull::pull(&self.door, Requests::of(&request)?)))
     }
 
     async fn lease_tasks(

@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 use z4_host::Consumer;
 use z4_proto::convert::{consumer_name, lease_duration, pb_duration, queue_name};
 use z4_proto::reason;
@@ -40,6 +40,8 @@ use crate::arrivals::{Arrivals, Sink, Unused, arrivals};
 use crate::deadline::{CALL_DEFAULT, Deadline};
 use crate::door::Door;
 use crate::messages::leased_task;
+use crate::meter::Broken;
+use crate::requests::Requests;
 use crate::status;
 
 /// Settlement frames of one stream under way; past it the stream is not read.
@@ -71,7 +73,7 @@ struct Session {
 }
 
 /// Serves one stream, in a task of its own.
-pub(super) fn pull(door: &Door, requests: Streaming<v1::PullRequest>) -> Replies {
+pub(super) fn pull(door: &Door, requests: Requests<v1::PullRequest>) -> Replies {
     let (answers, receiver) = mpsc::channel(SETTLES_MAX);
     let unused = Arc::new(Unused::default());
     let void = Arc::new(AtomicBool::new(false));
@@ -129,35 +131,39 @@ impl Stream for Replies {
 }
 
 impl Session {
-    async fn run(mut self, mut requests: Streaming<v1::PullRequest>) {
+    async fn run(mut self, mut requests: Requests<v1::PullRequest>) {
         let result = self.converse(&mut requests).await;
         self.close();
-        if let Err(failure) = result {
+        // A client that is gone hears nothing: its leases stand until they are settled or expire.
+        if let Err(Broken::Refused(failure)) = result {
             drop(self.answers.send(Err(failure.into())).await);
         }
     }
 
     /// Reads until the client closes its side or is gone, or the server has stopped.
-    async fn converse(&mut self, requests: &mut Streaming<v1::PullRequest>) -> Result<(), Failure> {
-        match timeout(CALL_DEFAULT, requests.message()).await {
-            Ok(Ok(Some(v1::PullRequest { message: Some(In::Open(open)) }))) => self.open(open).await?,
-            Ok(Ok(Some(_))) => return Err(status::protocol("the first message of a pull stream is `open`")),
-            Ok(_) => return Ok(()),
-            Err(_) => {
-                return Err(status::protocol("`open` did not come within ten seconds of opening the stream"));
-            }
+    ///
+    /// # Errors
+    /// What the client is to hear, or that it is gone.
+    async fn converse(&mut self, requests: &mut Requests<v1::PullRequest>) -> Result<(), Broken> {
+        let refused = |what| Err(Broken::Refused(status::protocol(what)));
+        match timeout(CALL_DEFAULT, requests.next()).await {
+            Ok(first) => match first? {
+                Some((v1::PullRequest { message: Some(In::Open(open)) }, _)) => self.open(open).await?,
+                Some(_) => return refused("the first message of a pull stream is `open`"),
+                None => return Ok(()),
+            },
+            Err(_) => return refused("`open` did not come within ten seconds of opening the stream"),
         }
         let door = self.door.clone();
         let gone = self.answers.clone();
         let mut stopping = pin!(door.stopping());
         loop {
             let message = tokio::select! {
-                message = requests.message() => message,
+                message = requests.next() => message?,
                 () = gone.closed() => return Ok(()),
                 () = &mut stopping => break,
             };
-            // A broken connection is an end like any other: leases stand until they are settled or expire.
-            let Ok(Some(request)) = message else { return Ok(()) };
+            let Some((request, _share)) = message else { return Ok(()) };
             self.take(request).await?;
         }
         self.close();
@@ -165,11 +171,11 @@ impl Session {
         let mut grace = pin!(sleep(DRAIN_GRACE));
         loop {
             let message = tokio::select! {
-                message = requests.message() => message,
+                message = requests.next() => message?,
                 () = gone.closed() => return Ok(()),
-                () = &mut grace => return Err(status::draining()),
+                () = &mut grace => return Err(Broken::Refused(status::draining())),
             };
-            let Ok(Some(request)) = message else { return Ok(()) };
+            let Some((request, _share)) = message else { return Ok(()) };
             // Credit that was on its way buys nothing any more.
             if !matches!(request.message, Some(In::Credit(_))) {
                 self.take(request).await?;

@@ -6,6 +6,7 @@
 //! # Invariants
 //! - Batches are queued at the shard in the order of the stream.
 //! - Each batch read is answered once, within ten seconds; a place in the window is free again when its answer is queued.
+//! - A stream that the server ends says why, behind the answers of all batches read: the rest was never proposed.
 //!
 //! # Caveats
 //! - A client that does not read its replies is not read from either.
@@ -17,13 +18,15 @@ use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 use z4_proto::convert::create_batch;
 use z4_proto::v1;
 
 use super::create::{Created, all};
 use crate::deadline::Deadline;
 use crate::door::Door;
+use crate::meter::Broken;
+use crate::requests::Requests;
 use crate::status;
 
 /// Batches of one stream under way.
@@ -36,35 +39,41 @@ const TASK_OVERHEAD: usize = 64;
 type Reply = Result<v1::PushReply, Status>;
 
 /// Serves one stream, in a task of its own.
-pub(super) fn push(door: &Door, batches: Streaming<v1::PushRequest>) -> ReceiverStream<Reply> {
+pub(super) fn push(door: &Door, batches: Requests<v1::PushRequest>) -> ReceiverStream<Reply> {
     let (replies, receiver) = mpsc::channel(WINDOW_BATCHES as usize);
     let door = door.clone();
     tokio::spawn(async move { read(&door, batches, &replies).await });
     ReceiverStream::new(receiver)
 }
 
-async fn read(door: &Door, mut batches: Streaming<v1::PushRequest>, replies: &mpsc::Sender<Reply>) {
+async fn read(door: &Door, mut batches: Requests<v1::PushRequest>, replies: &mpsc::Sender<Reply>) {
     let slots = Arc::new(Semaphore::new(WINDOW_BATCHES as usize));
     let bytes = Arc::new(Semaphore::new(WINDOW_BYTES as usize));
     let mut stopping = pin!(door.stopping());
     loop {
         let message = tokio::select! {
-            message = batches.message() => message,
+            message = batches.next() => message,
             () = replies.closed() => return,
-            () = &mut stopping => {
+            () = &mut stopping => Err(Broken::Refused(status::draining())),
+        };
+        let (batch, share) = match message {
+            Ok(Some(batch)) => batch,
+            Err(Broken::Refused(failure)) => {
                 // Everything read is answered first: what has no answer then was never proposed.
                 drop(slots.acquire_many(WINDOW_BATCHES).await);
-                drop(replies.send(Err(status::draining().into())).await);
+                drop(replies.send(Err(failure.into())).await);
                 return;
             }
+            // The answers under way have their own hold on `replies`.
+            Ok(None) | Err(Broken::Gone(_)) => return,
         };
-        // At its end, or broken: the answers under way have their own hold on `replies`.
-        let Ok(Some(batch)) = message else { return };
         let places = tokio::select! {
             places = places(&slots, &bytes, &batch) => places,
             () = replies.closed() => return,
         };
         begin(door.clone(), batch, replies.clone(), places).await;
+        // Encoded by now, under the host's budget.
+        drop(share);
     }
 }
 

@@ -1,5 +1,8 @@
 //! The door, from outside: a real client against a real host. Few and thin; what tasks do is tested in `z4-tasks`.
 
+mod ends;
+mod limits;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,7 +43,9 @@ impl Served {
         let address = listener.local_addr().expect("bound");
         let (stop, stopping) = watch::channel(false);
         let served = tokio::spawn(z4_api::serve(host.handle().clone(), listener, stopping));
-        let channel = Channel::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+        let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+        // A small window: what the client does not read stays at the server.
+        let channel = endpoint.initial_stream_window_size(64 << 10).connect_lazy();
         let this = Self { host, stop, served, channel, _dir: dir };
         assert!(this.host.wait_until_serving(Duration::from_secs(20)), "shards elect their only voter");
         this
@@ -71,6 +76,22 @@ impl Served {
     async fn settle(&self, words: Vec<v1::Settlement>) -> Vec<(u32, Failure)> {
         let reply = self.tasks().settle(v1::SettleRequest { settlements: words }).await.expect("settles");
         items(reply.into_inner().errors)
+    }
+
+    /// Returns a number of the host's diagnostic.
+    async fn number(&self, name: &str) -> u64 {
+        let mut admin = AdminClient::new(self.channel.clone());
+        let json = admin.diagnostic(v1::DiagnosticRequest {}).await.expect("answers").into_inner().json;
+        let all: serde_json::Value = serde_json::from_str(&json).expect("is JSON");
+        all[name].as_u64().unwrap_or_else(|| panic!("{name} is a number"))
+    }
+
+    /// Asks again and again until so many calls are under way, the asking one not counted.
+    async fn until_calls(&self, count: u64) {
+        let asking = async { while self.number("calls").await != count + 1 {} };
+        tokio::time::timeout(Duration::from_secs(20), asking)
+            .await
+            .expect("so many calls are under way soon");
     }
 
     async fn stop(self) {
@@ -302,29 +323,6 @@ async fn a_stopping_server_tells_consumers_and_still_settles() {
     let Puller { sender, mut replies } = puller;
     drop(sender);
     assert!(replies.message().await.expect("ends in good order").is_none());
-    z4.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_consumer_did_not_take_goes_to_the_next_at_once() {
-    let z4 = Served::start().await;
-    for n in 0..3 {
-        z4.create("mail", task(&n.to_string())).await.expect("created");
-    }
-    // A call that ends without an answer: its tasks must not wait for a lease of 30 s.
-    let mut tasks = z4.tasks();
-    let wait = Some(PbDuration { seconds: 20, nanos: 0 });
-    let request = v1::LeaseTasksRequest { queue: "other".into(), max_tasks: 3, wait, ..Default::default() };
-    let call = tokio::spawn(async move { tasks.lease_tasks(request).await });
-    call.abort();
-    drop(call.await);
-    for n in 0..3 {
-        z4.create("other", task(&n.to_string())).await.expect("created");
-    }
-    let mut got = 0;
-    while got < 3 {
-        got += z4.lease("other", 3, 10).await.expect("leases").len();
-    }
     z4.stop().await;
 }
 
