@@ -35,6 +35,24 @@ pub enum Error {
     /// No such queue.
     #[error("queue {0} does not exist: no task was ever created in it")]
     QueueNotFound(QueueName),
+    /// The cluster's registry refuses a change.
+    #[error(transparent)]
+    Registry(#[from] z4_registry::Refusal),
+    /// This host listens to no other, so it can neither reach one nor be reached.
+    #[error(
+        "this host runs without a peer port, so it cannot speak with other hosts; run `z4 server`, which listens on \
+         Z4_PEER_PORT"
+    )]
+    NoPeerPort,
+    /// This host belongs to no cluster yet.
+    #[error(
+        "this host waits to be added to a cluster: add it with `z4t -t MEMBER:PORT -p ADDRESS -id NAME add-peer` on a \
+         member, or set Z4_JOIN (flag --join) to a member's peer address"
+    )]
+    NotJoined,
+    /// Another host was asked and did not do it: what to do about it, and what happened.
+    #[error("{1}")]
+    Peer(Kind, String),
     /// Storage failed under a read: what to do about it, and what happened.
     #[error("storage failed: {1}")]
     Storage(Kind, String),
@@ -45,11 +63,13 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotLeader(_) | Self::Stopping => Kind::Unavailable,
+            Self::NotLeader(_) | Self::Stopping | Self::NotJoined => Kind::Unavailable,
             Self::NoSuchShard(_) | Self::TaskNotFound(_) | Self::QueueNotFound(_) => Kind::NotFound,
             Self::Overloaded(_) | Self::DiskFull => Kind::Overloaded,
             Self::Unknown => Kind::OutcomeUnknown,
-            Self::Storage(kind, _) => *kind,
+            Self::Registry(refusal) => refusal.kind(),
+            Self::NoPeerPort => Kind::Unsupported,
+            Self::Storage(kind, _) | Self::Peer(kind, _) => *kind,
         }
     }
 

@@ -5,6 +5,8 @@
 //! # Caveats
 //! - Lists read a frozen view on a blocking thread: consistent within a shard, not across shards.
 
+mod cluster;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -25,6 +27,8 @@ use crate::identity::Identity;
 use crate::machine::{HostMachine, HostWrite};
 use crate::rows::ViewRows;
 use crate::shard::{ConsumerId, Deliver, Read, Reply, TaskMetrics, Write};
+
+pub use cluster::Route;
 
 /// What a caller should wait when the host holds as many requests as it may.
 const RETRY_AFTER: Duration = Duration(100);
@@ -338,11 +342,17 @@ impl Handle {
         self.shared.stopping.store(true, Relaxed);
     }
 
-    fn shard_of(&self, queue: &QueueName) -> ShardId {
+    /// Returns the shard that holds `queue`.
+    #[must_use]
+    pub fn shard_of(&self, queue: &QueueName) -> ShardId {
         self.registry().shard_of(queue)
     }
 
-    fn task_shard(&self, id: TaskId) -> Result<ShardId, Error> {
+    /// Returns the shard that holds task `id`, by the id alone.
+    ///
+    /// # Errors
+    /// `NoSuchShard` if the id is of another cluster.
+    pub fn task_shard(&self, id: TaskId) -> Result<ShardId, Error> {
         let shard = id.shard();
         if self.registry().has_task_shard(shard) { Ok(shard) } else { Err(Error::NoSuchShard(shard)) }
     }

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use z4_multiraft::{Admission, Fault, Refuse, Refused, StateMachine};
-use z4_registry::Command;
 use z4_store::GroupStore;
 use z4_types::{Entry, Index, Millis, ShardId, Term};
 
-use crate::registry_shard::RegistryShard;
+use crate::error::Error;
+use crate::registry_shard::{RegistryChange, RegistryShard};
 use crate::shard::{Read, TaskShard, Write};
 
 /// One group of this host.
@@ -20,7 +20,7 @@ pub enum HostMachine {
 /// A write to any group.
 pub enum HostWrite {
     /// To shard 0.
-    Registry(Command),
+    Registry(RegistryChange),
     /// To a task shard.
     Task(Write),
 }
@@ -31,9 +31,7 @@ pub type HostRead = Read;
 impl Refuse for HostWrite {
     fn refuse(self, shard: ShardId, why: Refused) {
         match self {
-            Self::Registry(command) => {
-                tracing::warn!(?command, ?why, "a change of the registry was not taken")
-            }
+            Self::Registry(change) => (change.reply)(Err(Error::from_refused(why, shard))),
             Self::Task(write) => write.refuse(shard, why),
         }
     }
@@ -45,7 +43,7 @@ impl StateMachine for HostMachine {
 
     fn write(&mut self, write: HostWrite, admission: Admission) {
         match (self, write) {
-            (Self::Registry(shard), HostWrite::Registry(command)) => shard.write(command),
+            (Self::Registry(shard), HostWrite::Registry(change)) => shard.write(change),
             (Self::Tasks(shard), HostWrite::Task(write)) => shard.write(write, admission),
             (Self::Registry(_), HostWrite::Task(write)) => write.refuse(ShardId(0), Refused::NoSuchShard),
             (Self::Tasks(_), HostWrite::Registry(_)) => unreachable!("registry commands go to shard 0"),
@@ -68,7 +66,7 @@ impl StateMachine for HostMachine {
 
     fn apply(&mut self, store: &mut GroupStore, entry: &Entry, leading: bool) -> Result<(), Fault> {
         match self {
-            Self::Registry(shard) => shard.apply(store, entry),
+            Self::Registry(shard) => shard.apply(store, entry, leading),
             Self::Tasks(shard) => shard.apply(store, entry, leading),
         }
     }
@@ -90,8 +88,9 @@ impl StateMachine for HostMachine {
     }
 
     fn follow(&mut self) {
-        if let Self::Tasks(shard) = self {
-            shard.follow();
+        match self {
+            Self::Registry(shard) => shard.follow(),
+            Self::Tasks(shard) => shard.follow(),
         }
     }
 

@@ -1,23 +1,42 @@
-//! Shard 0 on this host: applies registry commands and publishes the result for routing.
+//! Shard 0 on this host: applies registry commands, publishes the result for routing, answers who asked for a change.
+//!
+//! # Invariants
+//! - Every change is answered exactly once: when it is applied or refused here, or with `Unknown` if leadership was lost.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use z4_multiraft::Fault;
+use z4_multiraft::{Fault, Refused};
 use z4_registry::{Command, Registry};
 use z4_store::GroupStore;
-use z4_types::{ClusterId, Entry, Index, Kind, Millis, Term};
+use z4_types::{ClusterId, Entry, Index, Kind, Millis, ShardId, Term};
+
+use crate::error::Error;
+use crate::shard::Reply;
 
 /// Key of the only row of shard 0.
 pub(crate) const ROW: &[u8] = b"registry";
+
+/// A change of the registry, with the means to answer it. The answer comes once this host has applied or refused the
+/// change: who gets it finds the change in the published registry.
+pub struct RegistryChange {
+    /// What shall change.
+    pub command: Command,
+    /// Takes `Error::Registry` for a refusal.
+    pub reply: Reply<()>,
+}
 
 /// See the module essay.
 pub struct RegistryShard {
     registry: Registry,
     /// What doors route by; replaced whole.
     published: Arc<RwLock<Arc<Registry>>>,
-    waiting: VecDeque<Command>,
+    waiting: VecDeque<RegistryChange>,
+    /// Who waits for the entry packed last, until the driver says where it stands.
+    packed: Option<Reply<()>>,
+    /// Who waits for entries proposed in this leadership, in log order.
+    inflight: VecDeque<(Index, Term, Reply<()>)>,
 }
 
 impl RegistryShard {
@@ -31,7 +50,7 @@ impl RegistryShard {
         let registry = Registry::decode(&row).map_err(|e| corrupt(e.to_string()))?;
         registry.check().map_err(|why| corrupt(format!("the registry breaks its own rules: {why}")))?;
         let published = Arc::new(RwLock::new(Arc::new(registry.clone())));
-        Ok(Self { registry, published, waiting: VecDeque::new() })
+        Ok(Self { registry, published, waiting: VecDeque::new(), packed: None, inflight: VecDeque::new() })
     }
 
     /// Returns where the newest registry is published.
@@ -40,31 +59,63 @@ impl RegistryShard {
         Arc::clone(&self.published)
     }
 
-    pub(crate) fn write(&mut self, command: Command) {
-        self.waiting.push_back(command);
+    pub(crate) fn write(&mut self, change: RegistryChange) {
+        self.waiting.push_back(change);
     }
 
     pub(crate) fn entry(&mut self) -> Option<Bytes> {
-        self.waiting.pop_front().map(|command| Bytes::from(command.encode()))
+        assert!(self.packed.is_none(), "the driver says where an entry stands before it asks for the next");
+        let RegistryChange { command, reply } = self.waiting.pop_front()?;
+        self.packed = Some(reply);
+        Some(Bytes::from(command.encode()))
     }
 
-    pub(crate) fn proposed(&mut self, _index: Index, _term: Term) {}
+    pub(crate) fn proposed(&mut self, index: Index, term: Term) {
+        if let Some(reply) = self.packed.take() {
+            self.inflight.push_back((index, term, reply));
+        }
+    }
 
-    pub(crate) fn apply(&mut self, store: &mut GroupStore, entry: &Entry) -> Result<(), Fault> {
+    pub(crate) fn apply(
+        &mut self,
+        store: &mut GroupStore,
+        entry: &Entry,
+        leading: bool,
+    ) -> Result<(), Fault> {
         let command = Command::decode(&entry.data).map_err(|e| Fault {
             kind: Kind::Corrupt,
             what: format!("shard 0, entry {}: {e}", entry.index),
         })?;
-        match self.registry.apply(&command) {
+        let result = self.registry.apply(&command);
+        match &result {
             Ok(true) => {
                 store.put(ROW, &self.registry.encode());
                 *self.published.write().unwrap_or_else(PoisonError::into_inner) =
                     Arc::new(self.registry.clone());
             }
             Ok(false) => {}
-            Err(refusal) => tracing::warn!(?command, %refusal, "a change of the registry was refused"),
+            Err(refusal) => tracing::info!(?command, %refusal, "a change of the registry was refused"),
+        }
+        let ours = leading
+            && self
+                .inflight
+                .front()
+                .is_some_and(|(index, term, _)| (*index, *term) == (entry.index, entry.term));
+        if ours {
+            let (.., reply) = self.inflight.pop_front().expect("looked at above");
+            reply(result.map(|_| ()).map_err(Error::Registry));
         }
         Ok(())
+    }
+
+    /// Answers who waits: what was proposed may be applied by another leader, the rest was never proposed.
+    pub(crate) fn follow(&mut self) {
+        for (.., reply) in self.inflight.drain(..) {
+            reply(Err(Error::Unknown));
+        }
+        for change in self.waiting.drain(..) {
+            (change.reply)(Err(Error::from_refused(Refused::NotLeader, ShardId(0))));
+        }
     }
 
     /// Returns the cluster this registry is of.

@@ -11,9 +11,10 @@ use z4_types::ShardId;
 use crate::boot::boot;
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::error::BootError;
+use crate::error::{BootError, Error};
 use crate::handle::Handle;
 use crate::machine::{HostMachine, HostWrite};
+use crate::registry_shard::RegistryChange;
 
 /// Between two looks at a host that is not serving yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -131,6 +132,12 @@ fn announce_address(handle: &Handle, runner: &Runner<HostMachine>, config: &Conf
             address: config.advertise.clone(),
             service: known.map(|host| host.service.clone()).unwrap_or_default(),
         };
-        runner.send(Input::Write(ShardId(0), HostWrite::Registry(command)));
+        let reply = Box::new(|answer: Result<(), Error>| {
+            if let Err(error) = answer {
+                tracing::warn!(%error, "the cluster was not told by which address this host is reached");
+            }
+        });
+        let change = RegistryChange { command, reply };
+        runner.send(Input::Write(ShardId(0), HostWrite::Registry(change)));
     }
 }

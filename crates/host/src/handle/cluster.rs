@@ -1,0 +1,128 @@
+//! The calls of a handle that concern the cluster: where a shard is led, and changes of the registry.
+
+use z4_multiraft::Input;
+use z4_registry::{Command, Refusal};
+use z4_types::{HostId, ShardId};
+
+use super::{Handle, reply};
+use crate::error::Error;
+use crate::machine::HostWrite;
+use crate::registry_shard::RegistryChange;
+
+/// Where a call for a shard goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// This host leads the shard.
+    Here,
+    /// Another host does.
+    There {
+        /// Which.
+        host: HostId,
+        /// host:port of its gRPC door.
+        service: String,
+    },
+    /// Nobody is known to lead it now; or its leader's door is not known yet.
+    Nowhere,
+}
+
+impl Handle {
+    /// Returns where `shard` is led, as far as this host knows; its knowledge may be a moment old.
+    #[must_use]
+    pub fn route(&self, shard: ShardId) -> Route {
+        match self.registry().replica_on(shard, &self.identity().host) {
+            Some(_) => Route::Here,
+            None => Route::Nowhere,
+        }
+    }
+
+    /// Changes the registry. Returns once the change is applied here.
+    ///
+    /// # Errors
+    /// `Registry` if it is refused; `NotLeader`, `Stopping`: nothing was proposed; `Unknown`: it may or may not have
+    /// happened, a repeat is safe.
+    pub async fn change(&self, command: Command) -> Result<(), Error> {
+        self.refuse_if_stopping()?;
+        let (reply, answer) = reply();
+        let change = RegistryChange { command, reply };
+        self.shared.runner.send(Input::Write(ShardId(0), HostWrite::Registry(change)));
+        answer.await.unwrap_or(Err(Error::Unknown))
+    }
+
+    /// Adds the host that waits at `address`, its peer port's host:port, under its name `host`.
+    ///
+    /// # Errors
+    /// `NoPeerPort`; `Peer` if no such host answers there; otherwise as [`Handle::change`].
+    #[expect(clippy::unused_async, reason = "asks the other host once this one has a transport")]
+    pub async fn add_peer(&self, host: HostId, address: String) -> Result<(), Error> {
+        self.refuse_if_stopping()?;
+        tracing::debug!(%host, address, "no peer port");
+        Err(Error::NoPeerPort)
+    }
+
+    /// Removes a host for good; its replicas are placed elsewhere.
+    ///
+    /// # Errors
+    /// As [`Handle::change`].
+    pub async fn remove_peer(&self, host: HostId) -> Result<(), Error> {
+        self.change(Command::RemoveHost { host }).await
+    }
+
+    /// Hands the leadership of `shard`, which this host must have, over to the replica on host `to`. Returns when that
+    /// has begun; [`Handle::route`] tells when it has happened.
+    ///
+    /// # Errors
+    /// `NoSuchShard`; `NotLeader`; `Registry` if `to` is no member or has no voter of the shard.
+    #[expect(clippy::unused_async, reason = "asks the driver once it can hand over")]
+    pub async fn transfer_leader(&self, shard: ShardId, to: HostId) -> Result<(), Error> {
+        self.refuse_if_stopping()?;
+        let registry = self.registry();
+        if registry.shard(shard).is_none() {
+            return Err(Error::NoSuchShard(shard));
+        }
+        if !registry.host(&to).is_some_and(z4_registry::Host::is_member) {
+            return Err(Refusal::NotFound(to).into());
+        }
+        if self.route(shard) != Route::Here {
+            return Err(Error::NotLeader(shard));
+        }
+        if to == self.identity().host {
+            return Ok(());
+        }
+        Err(Refusal::Invalid(format!("host {to} has no voter of shard {shard}")).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::running::Host;
+    use z4_types::Kind;
+
+    #[tokio::test]
+    async fn a_change_is_answered_when_it_is_applied_or_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let host = Host::start(&Config::single("one", dir.path()), |_| {}).expect("starts");
+        assert!(host.wait_until_serving(Duration::from_secs(60)), "leads its shards");
+        let handle = host.handle();
+        handle.change(Command::SetReplication { replication: 5 }).await.expect("is applied");
+        assert_eq!(handle.registry().replication, 5, "and published before the answer");
+        let refused =
+            handle.change(Command::SetReplication { replication: 99 }).await.expect_err("is refused");
+        assert!(matches!(&refused, Error::Registry(Refusal::Invalid(_))), "{refused}");
+        assert_eq!(refused.kind(), Kind::Invalid);
+        let other = HostId("two".into());
+        assert_eq!(handle.remove_peer(other.clone()).await, Err(Refusal::NotFound(other.clone()).into()));
+        let last = handle.remove_peer(HostId("one".into())).await.expect_err("is refused");
+        assert!(matches!(last, Error::Registry(Refusal::LastVoter(_))), "{last}");
+        assert_eq!(handle.transfer_leader(ShardId(1), HostId("one".into())).await, Ok(()));
+        let error = handle.transfer_leader(ShardId(1), other).await.expect_err("there is no such host");
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert_eq!(handle.route(ShardId(1)), Route::Here);
+        assert_eq!(handle.route(ShardId(999)), Route::Nowhere);
+        host.stop().expect("stops");
+        assert_eq!(handle.change(Command::SetReplication { replication: 3 }).await, Err(Error::Stopping));
+    }
+}
