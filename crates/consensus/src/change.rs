@@ -29,6 +29,8 @@ pub struct Change {
     pub add_learners: Vec<u64>,
     /// Learners that count from now on.
     pub promote: Vec<u64>,
+    /// Voters that go on as learners; not the leader itself.
+    pub demote: Vec<u64>,
     /// Members that leave; not the leader itself, which hands leadership over first.
     pub remove: Vec<u64>,
 }
@@ -51,6 +53,7 @@ impl Step {
         let change = Change {
             add_learners: decode_ids(&mut rest)?,
             promote: decode_ids(&mut rest)?,
+            demote: decode_ids(&mut rest)?,
             remove: decode_ids(&mut rest)?,
         };
         rest.is_empty().then_some(Self::Change(change))
@@ -68,13 +71,17 @@ impl Step {
 }
 
 impl Change {
-    /// Returns the bytes of the entry: version, then three counted lists.
+    /// Returns the bytes of the entry: version, then four counted lists.
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = vec![VERSION];
-        for list in [&self.add_learners, &self.promote, &self.remove] {
+        for list in self.lists() {
             encode_ids(list, &mut out);
         }
         out.into()
+    }
+
+    fn lists(&self) -> [&Vec<u64>; 4] {
+        [&self.add_learners, &self.promote, &self.demote, &self.remove]
     }
 
     /// Checks that all of this change applies to `before`, proposed by `leader`.
@@ -82,8 +89,7 @@ impl Change {
     /// # Errors
     /// With the reason if it does not.
     pub(crate) fn check(&self, before: &Membership, leader: u64) -> Result<(), &'static str> {
-        let mut all: Vec<u64> =
-            [&self.add_learners, &self.promote, &self.remove].into_iter().flatten().copied().collect();
+        let mut all: Vec<u64> = self.lists().into_iter().flatten().copied().collect();
         all.sort_unstable();
         if all.is_empty() {
             return Err("the change changes nothing");
@@ -100,25 +106,31 @@ impl Change {
         if !self.remove.iter().all(|id| before.is_member(*id)) {
             return Err("the change removes a replica that is not a member");
         }
-        if self.promote.is_empty() && before.voters.iter().all(|id| self.remove.contains(id)) {
+        if !self.demote.iter().all(|id| before.is_voter(*id)) {
+            return Err("the change demotes a replica that is not a voter");
+        }
+        let ceases = |id: &u64| self.remove.contains(id) || self.demote.contains(id);
+        if self.promote.is_empty() && before.voters.iter().all(ceases) {
             return Err("the change removes the last voter");
         }
-        if self.remove.contains(&leader) {
+        if ceases(&leader) {
             return Err("the change removes the leader: hand leadership over first");
         }
         Ok(())
     }
 
     fn over(self, before: &Membership) -> (Membership, Vec<ConfChangeV2>) {
-        let Self { mut add_learners, mut promote, mut remove } = self;
+        let Self { mut add_learners, mut promote, mut demote, mut remove } = self;
         add_learners.retain(|id| *id != 0 && !before.is_member(*id));
         promote.retain(|id| before.is_learner(*id));
         remove.retain(|id| before.is_member(*id) && !promote.contains(id));
-        for list in [&mut add_learners, &mut promote, &mut remove] {
+        demote.retain(|id| before.is_voter(*id) && !remove.contains(id));
+        for list in [&mut add_learners, &mut promote, &mut demote, &mut remove] {
             list.sort_unstable();
             list.dedup();
         }
-        let voters = sorted(before.voters.iter().chain(&promote).filter(|id| !remove.contains(id)));
+        let ceases = |id: &u64| remove.contains(id) || demote.contains(id);
+        let voters = sorted(before.voters.iter().chain(&promote).filter(|id| !ceases(id)));
         if voters.is_empty() {
             return (before.clone(), Vec::new());
         }
@@ -129,19 +141,24 @@ impl Change {
         for (ids, kind) in [
             (&add_learners, ConfChangeType::AddLearnerNode),
             (&promote, ConfChangeType::AddNode),
+            (&demote, ConfChangeType::AddLearnerNode),
             (&remove, ConfChangeType::RemoveNode),
         ] {
             singles.extend(ids.iter().map(|id| single(*id, kind)));
         }
-        let voters_changed = promote.len() + remove.iter().filter(|id| before.is_voter(**id)).count();
+        let voters_changed =
+            promote.len() + demote.len() + remove.iter().filter(|id| before.is_voter(**id)).count();
         if voters_changed > 1 {
             after.voters_outgoing = before.voters.clone();
+            // They vote in the old configuration until it ends.
+            after.learners_next = demote;
             after.auto_leave = true;
             let mut joint = ConfChangeV2::default();
             joint.set_transition(ConfChangeTransition::Implicit);
             joint.set_changes(singles.into());
             return (after, vec![joint]);
         }
+        after.learners = sorted(after.learners.iter().chain(&demote));
         // One voter at most: no two majorities of before and after can miss each other. The engine takes such changes one
         // at a time.
         let simple = singles.into_iter().map(|single| {
@@ -179,7 +196,8 @@ mod tests {
     use super::*;
 
     fn change(add_learners: &[u64], promote: &[u64], remove: &[u64]) -> Change {
-        Change { add_learners: add_learners.to_vec(), promote: promote.to_vec(), remove: remove.to_vec() }
+        let (add_learners, promote, remove) = (add_learners.to_vec(), promote.to_vec(), remove.to_vec());
+        Change { add_learners, promote, demote: Vec::new(), remove }
     }
 
     fn members(voters: &[u64], learners: &[u64]) -> Membership {
@@ -188,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_change_survives_its_bytes_and_no_bytes_end_a_joint_change() {
-        let full = change(&[7, 8], &[4], &[1, 2]);
+        let full = Change { demote: vec![3], ..change(&[7, 8], &[4], &[1, 2]) };
         let bytes = full.encode();
         assert_eq!(Step::decode(&bytes), Some(Step::Change(full)));
         assert_eq!(Step::decode(&[]), Some(Step::Leave));
@@ -196,6 +214,22 @@ mod tests {
             assert_eq!(Step::decode(&bytes[..cut]), None, "cut at {cut}");
         }
         assert_eq!(Step::decode(&[2, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_voter_becomes_a_learner_at_once_alone_and_at_the_end_of_a_joint_change() {
+        let before = members(&[1, 2, 3], &[4]);
+        let alone = Change { demote: vec![3], ..Change::default() };
+        assert_eq!(alone.check(&before, 1), Ok(()));
+        assert!(alone.check(&before, 3).is_err(), "the leader stays");
+        let (after, steps) = Step::Change(alone).over(&before);
+        assert_eq!((after, steps.len()), (members(&[1, 2], &[3, 4]), 1));
+        let swap = Change { promote: vec![4], demote: vec![3], ..Change::default() };
+        let (joint, steps) = Step::Change(swap).over(&before);
+        assert_eq!((&joint.voters[..], &joint.learners_next[..]), (&[1, 2, 4][..], &[3][..]));
+        assert!(joint.is_sound() && steps.len() == 1);
+        let (after, _) = Step::Leave.over(&joint);
+        assert_eq!(after, members(&[1, 2, 4], &[3]));
     }
 
     #[test]

@@ -39,8 +39,8 @@ use crate::votes::{ELECTION_TICKS, election_timeout};
 const HEARTBEAT_TICKS: usize = 2;
 /// Bytes of entries in one message to a follower; little in tests, where entries are small.
 const MESSAGE_BYTES_MAX: u64 = if cfg!(test) { 100 } else { 1 << 20 };
-/// Messages to one follower under way.
-const MESSAGES_INFLIGHT_MAX: usize = 64;
+/// Messages to one follower under way. With the size of one this bounds what a follower with a slow disk holds.
+const MESSAGES_INFLIGHT_MAX: usize = 16;
 /// Bytes of committed entries handed out in one [`Ready`].
 const COMMITTED_BYTES_MAX: u64 = 16 << 20;
 /// Applied entries kept in memory for followers that are slightly behind, bytes; few in tests, so that they are read back.
@@ -228,7 +228,7 @@ impl Group {
     /// does not apply, or would remove the last voter or the leader. Nothing was proposed then.
     pub fn propose_membership(&mut self, change: &Change) -> Result<(Index, Term), Error> {
         self.proposing()?;
-        if self.node.raft.has_pending_conf() || self.membership().is_joint() {
+        if self.is_changing() {
             return Err(Error::Busy(self.id));
         }
         change.check(self.membership(), self.replica).map_err(|why| Error::Refused(self.id, why))?;
@@ -437,6 +437,18 @@ impl Group {
     #[must_use]
     pub fn is_only_voter(&self) -> bool {
         self.node.raft.prs().is_singleton() && self.node.raft.promotable()
+    }
+
+    /// Returns whether a snapshot was taken that [`Group::ready`] has not handed out yet.
+    #[must_use]
+    pub fn has_snapshot(&self) -> bool {
+        self.node.raft.snap().is_some()
+    }
+
+    /// Returns whether a change of the membership is under way: proposed and not applied, or joint.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf() || self.membership().is_joint()
     }
 
     /// Returns whether leadership is being handed over.

@@ -46,10 +46,11 @@ impl Message {
         Term(self.0.term)
     }
 
-    /// Returns whether it is small and worth overtaking others: no entries, not a snapshot.
+    /// Returns whether it is small and may overtake others. Appends may not, even without entries: one that overtakes
+    /// the one before it is refused, and the leader would send everything after it again.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
-        self.0.entries.is_empty() && self.0.get_msg_type() != MessageType::MsgSnapshot
+        !matches!(self.0.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot)
     }
 
     /// Returns the mark if this is a snapshot: the receiver needs its rows before it may step the message.

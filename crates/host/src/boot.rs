@@ -124,9 +124,10 @@ pub fn boot(
         let replica = ReplicaConfig {
             shard: *shard,
             replica: own_replica(*shard, &membership)?,
-            election_jitter: 0,
+            election_seed: 0,
             hard_state: log.hard_state,
             entries,
+            forget_from: None,
             read_back: Box::new(WalReadBack(wal.reader())),
         };
         driver.add(Replica::open(replica, working_set, machine)?);

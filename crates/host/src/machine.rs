@@ -81,6 +81,13 @@ impl StateMachine for HostMachine {
         }
     }
 
+    fn reload(&mut self, store: &GroupStore) -> Result<(), Fault> {
+        match self {
+            Self::Registry(shard) => shard.reload(store),
+            Self::Tasks(shard) => shard.reload(store),
+        }
+    }
+
     fn lead(&mut self) {
         if let Self::Tasks(shard) = self {
             shard.lead();

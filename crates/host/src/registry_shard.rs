@@ -45,12 +45,20 @@ impl RegistryShard {
     /// # Errors
     /// `Corrupt` if there is none or it cannot be read.
     pub fn open(store: &GroupStore) -> Result<Self, Fault> {
-        let corrupt = |what: String| Fault { kind: Kind::Corrupt, what };
-        let row = store.get(ROW)?.ok_or_else(|| corrupt("shard 0 has no registry row".into()))?;
-        let registry = Registry::decode(&row).map_err(|e| corrupt(e.to_string()))?;
-        registry.check().map_err(|why| corrupt(format!("the registry breaks its own rules: {why}")))?;
+        let registry = read(store)?;
         let published = Arc::new(RwLock::new(Arc::new(registry.clone())));
         Ok(Self { registry, published, waiting: VecDeque::new(), packed: None, inflight: VecDeque::new() })
+    }
+
+    /// Reads the rows that a snapshot brought.
+    pub(crate) fn reload(&mut self, store: &GroupStore) -> Result<(), Fault> {
+        self.registry = read(store)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(self.registry.clone());
     }
 
     /// Returns where the newest registry is published.
@@ -90,8 +98,7 @@ impl RegistryShard {
         match &result {
             Ok(true) => {
                 store.put(ROW, &self.registry.encode());
-                *self.published.write().unwrap_or_else(PoisonError::into_inner) =
-                    Arc::new(self.registry.clone());
+                self.publish();
             }
             Ok(false) => {}
             Err(refusal) => tracing::info!(?command, %refusal, "a change of the registry was refused"),
@@ -126,4 +133,12 @@ impl RegistryShard {
     pub(crate) fn deadline(&self) -> Option<Millis> {
         (!self.waiting.is_empty()).then_some(Millis(0))
     }
+}
+
+fn read(store: &GroupStore) -> Result<Registry, Fault> {
+    let corrupt = |what: String| Fault { kind: Kind::Corrupt, what };
+    let row = store.get(ROW)?.ok_or_else(|| corrupt("shard 0 has no registry row".into()))?;
+    let registry = Registry::decode(&row).map_err(|e| corrupt(e.to_string()))?;
+    registry.check().map_err(|why| corrupt(format!("the registry breaks its own rules: {why}")))?;
+    Ok(registry)
 }

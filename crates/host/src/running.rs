@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use z4_env::{Clock, Disk, RealClock, RealDisk, entropy};
-use z4_multiraft::{Fault, FreeSpace, Input, Runner, RunnerConfig};
+use z4_multiraft::{Fault, FreeSpace, Input, NoNet, Runner, RunnerConfig};
 use z4_registry::Command;
 use z4_types::ShardId;
 
@@ -59,6 +59,7 @@ impl Host {
                 let (log, base) = (disk.free_bytes(&log_dir)?, disk.free_bytes(&base_dir)?);
                 Ok(FreeSpace { log, base })
             }),
+            net: Box::new(NoNet),
         };
         let runner = Runner::start(boot.driver, boot.wal, Arc::clone(&clock), runner_config, ended)
             .map_err(|error| BootError::Io { path: "threads".into(), error })?;

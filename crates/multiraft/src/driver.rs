@@ -4,28 +4,40 @@
 //! [`Driver::apply`]. While a batch is on its way to the disk nothing new is proposed: what arrives meanwhile
 //! becomes one larger entry. That is the whole of group commit; there is no linger timer.
 //!
+//! What is said to other hosts gathers in frames ([`Driver::take_frames`]): after `prepare`, to be sent before the batch is
+//! written, since followers may write while we do; and after `persisted`, what had to wait for the disk.
+//!
 //! # Invariants
 //! - At most one batch is under way; `persisted` answers it.
 //! - At most one checkpoint is under way.
 //! - A group that got no input, tick or answer is not visited.
 //!
 //! # Not here
+//! - Checkpoints: `driver/checkpoints.rs`. Frames, snapshots, what others say: `driver/peers.rs`. Members and leaders:
+//!   `driver/members.rs`.
 //! - Threads and sleeping: `runner.rs`. Disk errors: whoever runs the batch ends the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use z4_consensus::Message;
 use z4_env::Clock;
-use z4_store::{Done, Frozen, Store};
-use z4_types::{Index, Millis, ShardId, Term};
+use z4_store::Store;
+use z4_types::{Index, Millis, ShardId};
 use z4_wal::Batch;
 
 use crate::clock::ShardClock;
+use crate::leaders::{Leader, Leaders};
 use crate::machine::{Admission, Fault, Refuse, Refused, StateMachine};
+use crate::part::Part;
+use crate::post::Post;
 use crate::replica::{GroupStatus, Replica};
 
-/// Wait after a checkpoint that found the disk full.
-const CHECKPOINT_RETRY_NS: u64 = 1_000_000_000;
+mod checkpoints;
+mod members;
+mod peers;
+
+pub use peers::LogOrder;
 
 /// When to checkpoint and tick. Bytes are of the working sets of all groups together.
 #[derive(Debug, Clone)]
@@ -76,6 +88,15 @@ impl<M: StateMachine> Input<M> {
     }
 }
 
+/// A record on its way to the disk.
+struct Promise {
+    shard: ShardId,
+    replica: u64,
+    number: u64,
+    /// To be said once it is durable.
+    messages: Vec<Message>,
+}
+
 /// See the module essay.
 pub struct Driver<M: StateMachine> {
     settings: Settings,
@@ -89,11 +110,11 @@ pub struct Driver<M: StateMachine> {
     /// When each group's machine wants to be asked again.
     deadlines: BTreeMap<ShardId, Millis>,
     collected: Batch,
-    collected_numbers: Vec<(ShardId, u64)>,
-    /// Numbers of the batch under way.
-    writing: Option<Vec<(ShardId, u64)>>,
-    /// Groups and their applied indexes in the checkpoint under way.
-    checkpointing: Option<Vec<(ShardId, Index, Term)>>,
+    collected_promises: Vec<Promise>,
+    /// What the batch under way holds.
+    writing: Option<Vec<Promise>>,
+    /// A checkpoint is under way.
+    checkpointing: bool,
     checkpoint_wanted: bool,
     /// The last checkpoint found the disk full; when to try again, monotonic nanoseconds.
     checkpoint_failed: Option<u64>,
@@ -105,6 +126,9 @@ pub struct Driver<M: StateMachine> {
     admission: Admission,
     stopping: bool,
     watch: Option<DigestWatch>,
+    post: Post,
+    leaders: Arc<Leaders>,
+    peers: peers::Peers,
 }
 
 impl<M: StateMachine> Driver<M> {
@@ -126,22 +150,30 @@ impl<M: StateMachine> Driver<M> {
             deferred: BTreeSet::new(),
             deadlines: BTreeMap::new(),
             collected: Batch::default(),
-            collected_numbers: Vec::new(),
+            collected_promises: Vec::new(),
             writing: None,
-            checkpointing: None,
+            checkpointing: false,
             checkpoint_wanted: false,
             checkpoint_failed: None,
             checkpointed_ns: mono_ns,
             admission: Admission::All,
             stopping: false,
             watch: None,
+            post: Post::default(),
+            leaders: Arc::default(),
+            peers: peers::Peers::default(),
         }
     }
 
     /// Adds a group.
+    ///
+    /// # Panics
+    /// If there is a replica of the shard.
     pub fn add(&mut self, replica: Replica<M>) {
-        self.dirty.insert(replica.shard);
-        let before = self.groups.insert(replica.shard, replica);
+        let shard = replica.shard;
+        self.dirty.insert(shard);
+        self.leaders.set(shard, Leader { replica: 0, here: false });
+        let before = self.groups.insert(shard, replica);
         assert!(before.is_none(), "a shard has one replica on a host");
     }
 
@@ -154,7 +186,7 @@ impl<M: StateMachine> Driver<M> {
             if self.checkpoint_failed.is_some() { Admission::FreeingOnly } else { self.admission };
         match input {
             Input::Write(shard, write) => match self.groups.get_mut(&shard) {
-                Some(group) if group.is_leading() => {
+                Some(group) if group.is_leading() && !group.installing => {
                     group.machine.write(write, admission);
                     self.dirty.insert(shard);
                 }
@@ -183,6 +215,7 @@ impl<M: StateMachine> Driver<M> {
                 group.consensus.tick();
                 self.dirty.insert(*shard);
             }
+            self.tick_snapshots();
         }
         let now = self.now;
         self.dirty.extend(self.deadlines.iter().filter(|(_, at)| **at <= now).map(|(shard, _)| *shard));
@@ -199,37 +232,72 @@ impl<M: StateMachine> Driver<M> {
         if !may_propose {
             self.deferred.extend(&self.dirty);
         }
-        for shard in &self.dirty {
-            let Some(group) = self.groups.get_mut(shard) else { continue };
+        for shard in self.dirty.clone() {
+            let Some(group) = self.groups.get_mut(&shard) else { continue };
+            if group.installing {
+                continue;
+            }
             if may_propose {
                 group.propose(now)?;
             }
             group.confirm_reads();
-            if let Some((record, number)) = group.collect() {
-                self.collected.records.push(record);
-                self.collected_numbers.push((*shard, number));
-            }
+            self.collect(shard)?;
         }
-        if self.writing.is_some() || self.collected.records.is_empty() {
+        let forgets = self.peers.takes_forgets();
+        if self.writing.is_some() || self.collected.records.is_empty() && !forgets {
             return Ok(None);
         }
-        self.writing = Some(std::mem::take(&mut self.collected_numbers));
+        self.peers.began_write();
+        self.writing = Some(std::mem::take(&mut self.collected_promises));
         Ok(Some(std::mem::take(&mut self.collected)))
     }
 
-    /// Says that the batch handed out last is durable.
-    pub fn persisted(&mut self) {
-        for (shard, number) in self.writing.take().expect("a batch is under way") {
-            let group = self.groups.get_mut(&shard).expect("groups with a write under way stay");
-            group.consensus.persisted(number);
-            if let Some((record, number)) = group.collect() {
+    /// Takes what a group has ready: mail, a record for the next batch, rows to install.
+    fn collect(&mut self, shard: ShardId) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&shard) else { return Ok(()) };
+        let collected = group.collect();
+        let replica = group.consensus.replica();
+        let leader = Leader { replica: group.consensus.leader(), here: group.is_leading() };
+        if self.peers.seen_leader(shard, leader) {
+            self.leaders.set(shard, leader);
+        }
+        for message in collected.messages {
+            self.say(shard, message)?;
+        }
+        let Some((record, number, messages)) = collected.record else { return Ok(()) };
+        let promise = Promise { shard, replica, number, messages };
+        match collected.snapshot {
+            // Not one byte of it may be durable before the rows are.
+            Some(mark) => self.install(shard, &mark, record, promise)?,
+            None => {
                 self.collected.records.push(record);
-                self.collected_numbers.push((shard, number));
+                self.collected_promises.push(promise);
             }
+        }
+        Ok(())
+    }
+
+    /// Says that the batch handed out last is durable.
+    ///
+    /// # Errors
+    /// If storage fails: the host stops.
+    pub fn persisted(&mut self) -> Result<(), Fault> {
+        for promise in self.writing.take().expect("a batch is under way") {
+            let Promise { shard, replica, number, messages } = promise;
+            // Gone if it was removed meanwhile.
+            let group = self.groups.get_mut(&shard).filter(|group| group.consensus.replica() == replica);
+            let Some(group) = group else { continue };
+            group.consensus.persisted(number);
+            for message in messages {
+                self.say(shard, message)?;
+            }
+            self.collect(shard)?;
             self.dirty.insert(shard);
         }
+        self.peers.ended_write();
         // What arrived while the batch was under way may be proposed now.
         self.dirty.append(&mut self.deferred);
+        Ok(())
     }
 
     /// Applies what is committed and serves reads. Returns whether another pass would do something.
@@ -251,10 +319,21 @@ impl<M: StateMachine> Driver<M> {
         let mut still_dirty = BTreeSet::new();
         for shard in std::mem::take(&mut self.dirty) {
             let Some(group) = self.groups.get_mut(&shard) else { continue };
+            if group.installing {
+                continue;
+            }
             if group.apply(now, &mut self.watch)? {
                 progress = true;
                 still_dirty.insert(shard);
                 self.shard_clock.at_least(&*self.clock, group.machine.now());
+            }
+            if let Some((index, digest)) = group.digests.take_news()
+                && group.is_leading()
+            {
+                let own = group.consensus.replica();
+                for to in group.consensus.progress().iter().map(|peer| peer.replica).filter(|id| *id != own) {
+                    self.post.put(shard, &Part::Digest { to, index, digest });
+                }
             }
             let group_now = now.max(group.machine.now());
             match group.machine.deadline(&group.store, group_now)? {
@@ -272,78 +351,6 @@ impl<M: StateMachine> Driver<M> {
         }
         self.dirty = still_dirty;
         Ok(progress)
-    }
-
-    /// Returns what to checkpoint now, if anything: run it with [`Store::checkpoint`], then call
-    /// [`Driver::checkpointed`].
-    pub fn checkpoint_due(&mut self) -> Option<Vec<Frozen>> {
-        if self.checkpointing.is_some() {
-            return None;
-        }
-        let mono = self.mono_ns;
-        match self.checkpoint_failed {
-            Some(retry) if mono < retry => return None,
-            Some(_) => self.checkpoint_wanted = true,
-            None => {}
-        }
-        let aged = mono.saturating_sub(self.checkpointed_ns) >= self.settings.checkpoint_age_ns;
-        if !self.checkpoint_wanted && !aged && self.delta_bytes() < self.settings.checkpoint_bytes {
-            return None;
-        }
-        self.checkpoint_wanted = false;
-        self.checkpointed_ns = mono;
-        let mut contents = Vec::new();
-        let mut frozen = Vec::new();
-        for (shard, group) in &mut self.groups {
-            if let Some(set) = group.store.freeze() {
-                contents.push((*shard, group.store.meta().applied, group.store.meta().term));
-                frozen.push(set);
-            }
-        }
-        if frozen.is_empty() {
-            self.checkpoint_failed = None;
-            return None;
-        }
-        self.checkpointing = Some(contents);
-        Some(frozen)
-    }
-
-    /// Asks for a checkpoint at the next chance, whatever the sizes: the log needs to be cut, or the host stops.
-    pub fn want_checkpoint(&mut self) {
-        self.checkpoint_wanted = true;
-    }
-
-    /// Says how the checkpoint ended. Returns the indexes below which the log is not needed any more; empty if it
-    /// failed, in which case the frozen sets stay and join the next checkpoint.
-    ///
-    /// # Errors
-    /// If the base cannot be read any more.
-    pub fn checkpointed(
-        &mut self,
-        frozen: Vec<Frozen>,
-        done: Option<&Done>,
-    ) -> Result<Vec<(ShardId, Index)>, Fault> {
-        let contents = self.checkpointing.take().expect("a checkpoint is under way");
-        let retry = self.clock.monotonic_ns() + CHECKPOINT_RETRY_NS;
-        self.checkpoint_failed = done.is_none().then_some(retry);
-        // A group that was stalled by the full working set has writes waiting.
-        self.dirty.extend(self.groups.keys());
-        let Some(done) = done else {
-            for (set, (shard, ..)) in frozen.into_iter().zip(contents) {
-                self.groups.get_mut(&shard).expect("groups stay while frozen").store.abandoned(set);
-            }
-            return Ok(Vec::new());
-        };
-        // Every group, frozen or not: one that kept reading the old base would make its file grow.
-        for group in self.groups.values_mut() {
-            group.store.installed(done);
-        }
-        for (shard, applied, term) in &contents {
-            let group = self.groups.get_mut(shard).expect("groups stay while frozen");
-            group.durable = *applied;
-            group.consensus.compact(*applied, *term);
-        }
-        Ok(contents.into_iter().map(|(shard, applied, _)| (shard, applied)).collect())
     }
 
     /// Lets `watch` see the digest after each entry from now on: equal indexes must show equal digests, on every
@@ -373,7 +380,7 @@ impl<M: StateMachine> Driver<M> {
     pub fn idle_ns(&self) -> u64 {
         let mono = self.clock.monotonic_ns();
         let mut until = self.next_tick_ns;
-        if self.checkpointing.is_none() {
+        if !self.checkpointing {
             until = until.min(self.checkpoint_failed.unwrap_or(u64::MAX));
         }
         if !self.is_writing() && !self.is_stalled() {
@@ -386,34 +393,16 @@ impl<M: StateMachine> Driver<M> {
         until.saturating_sub(mono)
     }
 
-    /// Returns whether the working sets are full and a checkpoint must succeed before anything is proposed.
-    #[must_use]
-    pub fn is_stalled(&self) -> bool {
-        let Settings { checkpoint_bytes, stall_bytes, reserve_bytes, .. } = self.settings;
-        let max = match (self.checkpoint_failed.is_some(), self.checkpointing.is_some()) {
-            (true, _) => checkpoint_bytes + stall_bytes + reserve_bytes,
-            (false, true) => checkpoint_bytes + stall_bytes,
-            // The next pass starts one.
-            (false, false) => return false,
-        };
-        self.delta_bytes() + self.frozen_bytes() >= max
-    }
-
     /// Returns whether a batch is under way.
     #[must_use]
     pub fn is_writing(&self) -> bool {
         self.writing.is_some()
     }
 
-    /// Returns the bytes in the active working sets of all groups.
+    /// Returns who leads which shard, for any thread.
     #[must_use]
-    pub fn delta_bytes(&self) -> usize {
-        self.groups.values().map(|g| g.store.bytes()).sum()
-    }
-
-    /// Returns the bytes in what the checkpoint under way writes.
-    fn frozen_bytes(&self) -> usize {
-        self.groups.values().map(|g| g.store.frozen_bytes()).sum()
+    pub fn leaders(&self) -> Arc<Leaders> {
+        Arc::clone(&self.leaders)
     }
 
     /// Returns the state of every group.

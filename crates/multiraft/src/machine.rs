@@ -90,6 +90,13 @@ pub trait StateMachine: Send {
     /// If storage fails.
     fn read(&mut self, store: &mut GroupStore, now: Millis, read: Self::Read) -> Result<(), Fault>;
 
+    /// Says that all rows were replaced by those of a snapshot: whatever was read from them is void. This replica does
+    /// not lead.
+    ///
+    /// # Errors
+    /// If storage fails or the rows cannot be understood.
+    fn reload(&mut self, store: &GroupStore) -> Result<(), Fault>;
+
     /// Says that this replica began to lead: rebuild deadlines from rows.
     fn lead(&mut self);
 

@@ -4,20 +4,29 @@
 //! - An entry is applied exactly once, in order, after it is durable on a majority.
 //! - A read is served when the index a quorum confirmed for it is applied.
 //! - At most [`PROPOSALS_INFLIGHT_MAX`] entries are proposed and not applied.
+//! - While a snapshot's rows are being installed nothing is handed out, applied or served: `installing`.
+//!
+//! # Not here
+//! - The snapshot's way to this host: `snapshot/`. Frames: `post.rs`.
 
 use std::collections::VecDeque;
 
-use z4_consensus::{Config, Group, Membership, ReadBack, Recovered};
+use z4_consensus::{
+    Config, Error, Group, Membership, Message, PeerProgress, ReadBack, Recovered, SnapshotMark,
+};
 use z4_store::GroupStore;
 use z4_types::limits::PROPOSALS_INFLIGHT_MAX;
-use z4_types::{Entry, EntryKind, HardState, Index, Millis, ShardId, Term};
+use z4_types::{Entry, EntryKind, HardState, Index, Kind, Millis, ShardId, Term};
 use z4_wal::Record;
 
+use crate::digests::Digests;
 use crate::driver::DigestWatch;
 use crate::machine::{Fault, Refuse, Refused, StateMachine};
 
 /// Committed entries held in memory before they are applied, bytes; the engine keeps the rest.
 const COMMITTED_BYTES_MAX: usize = 16 << 20;
+/// Reads offered to a quorum and not confirmed, in batches; further ones wait and go together.
+const READS_INFLIGHT_MAX: usize = 4;
 /// Bytes of entries applied in one pass; then other groups, the inbox and checkpoints have their turn.
 const APPLIED_BYTES_MAX: usize = 8 << 20;
 
@@ -27,12 +36,14 @@ pub struct ReplicaConfig {
     pub shard: ShardId,
     /// This replica's id.
     pub replica: u64,
-    /// Added to the election timeout, ticks.
-    pub election_jitter: usize,
+    /// Decides, with group, replica and term, how long an election waits. Replicas may share it.
+    pub election_seed: u64,
     /// From the log.
     pub hard_state: HardState,
-    /// Entries after the durable applied index, from the log.
+    /// Entries after the durable applied index, from the log: [`z4_consensus::Fit::entries`].
     pub entries: Vec<Entry>,
+    /// The first record of the group must forget the log from here on: [`z4_consensus::Fit::forget_from`].
+    pub forget_from: Option<Index>,
     /// Reads older entries back.
     pub read_back: Box<dyn ReadBack>,
 }
@@ -42,6 +53,8 @@ pub struct ReplicaConfig {
 pub struct GroupStatus {
     /// The group.
     pub shard: ShardId,
+    /// This replica's id.
+    pub replica: u64,
     /// Whether this replica leads.
     pub leading: bool,
     /// The leader's replica id, 0 if unknown.
@@ -58,6 +71,47 @@ pub struct GroupStatus {
     pub last: Index,
     /// Digest of all state changes up to the applied index.
     pub digest: u64,
+    /// Digests at earlier indexes, which other replicas remember as well; oldest first.
+    pub digests: Vec<(Index, u64)>,
+    /// Who belongs to the group as of the applied index.
+    pub membership: Membership,
+    /// What this leader knows of each member; nothing if it does not lead.
+    pub progress: Vec<PeerProgress>,
+}
+
+/// What whoever decides on a group's members needs to know of it.
+#[derive(Debug, Clone)]
+pub struct Members {
+    /// This host's replica.
+    pub replica: u64,
+    /// Whether it leads.
+    pub leading: bool,
+    /// The leader's replica id, 0 if unknown.
+    pub leader: u64,
+    /// Current term.
+    pub term: Term,
+    /// Commit index.
+    pub commit: Index,
+    /// As of the applied index.
+    pub membership: Membership,
+    /// What this leader knows of each member; nothing if it does not lead.
+    pub progress: Vec<PeerProgress>,
+    /// Whether this leader has applied an entry of its own term and no change is under way: only then is
+    /// `membership` the newest there is.
+    pub settled: bool,
+    /// Whether leadership is being handed over.
+    pub transferring: bool,
+}
+
+/// What a replica hands out in one pass.
+#[derive(Default)]
+pub(crate) struct Collected {
+    /// To persist, with its number and what may be said once it is durable.
+    pub(crate) record: Option<(Record, u64, Vec<Message>)>,
+    /// To send at once.
+    pub(crate) messages: Vec<Message>,
+    /// The rows to install before the record is written.
+    pub(crate) snapshot: Option<SnapshotMark>,
 }
 
 /// See the module essay.
@@ -79,6 +133,11 @@ pub struct Replica<M: StateMachine> {
     next_context: u64,
     /// Applied index that is durable in the base.
     pub(crate) durable: Index,
+    /// What the next record forgets of the log.
+    forget_from: Option<Index>,
+    /// The rows are being replaced.
+    pub(crate) installing: bool,
+    pub(crate) digests: Digests,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -100,11 +159,8 @@ impl<M: StateMachine> Replica<M> {
             entries: config.entries,
             read_back: config.read_back,
         };
-        let group = Config {
-            group: config.shard,
-            replica: config.replica,
-            election_seed: config.election_jitter as u64,
-        };
+        let group =
+            Config { group: config.shard, replica: config.replica, election_seed: config.election_seed };
         Ok(Self {
             shard: config.shard,
             consensus: Group::open(&group, recovered)?,
@@ -119,7 +175,25 @@ impl<M: StateMachine> Replica<M> {
             confirmed_reads: VecDeque::new(),
             next_context: 1,
             durable,
+            forget_from: config.forget_from,
+            installing: false,
+            digests: Digests::default(),
         })
+    }
+
+    /// Takes a message of another replica. What is not for this replica is dropped.
+    ///
+    /// # Errors
+    /// If this replica's disk has lost what it promised, or the engine has failed.
+    pub(crate) fn step(&mut self, message: Message) -> Result<(), Fault> {
+        match self.consensus.step(message) {
+            Ok(()) => Ok(()),
+            Err(error @ (Error::NotMine { .. } | Error::Refused(..))) => {
+                tracing::debug!(%error, "a message was not taken");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes a read; it is answered once a quorum has confirmed this leader.
@@ -129,7 +203,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Packs and proposes one entry if there is something to propose and room in flight.
     pub(crate) fn propose(&mut self, now: Millis) -> Result<(), Fault> {
-        if !self.leading || self.inflight >= PROPOSALS_INFLIGHT_MAX {
+        if !self.leading || self.inflight >= PROPOSALS_INFLIGHT_MAX || !self.consensus.may_propose() {
             return Ok(());
         }
         let now = now.max(self.machine.now());
@@ -142,13 +216,24 @@ impl<M: StateMachine> Replica<M> {
         Ok(())
     }
 
-    /// Takes what the engine has ready. Returns the record to persist and its number.
-    pub(crate) fn collect(&mut self) -> Option<(Record, u64)> {
-        let mut record: Option<(Record, u64)> = None;
+    /// Takes what the engine has ready.
+    pub(crate) fn collect(&mut self) -> Collected {
+        let mut out = Collected::default();
         // What a restart applies again may be long: it comes in portions, so that checkpoints keep up with it.
         while self.committed_bytes < COMMITTED_BYTES_MAX
+            && !self.installing
             && let Some(ready) = self.consensus.ready()
         {
+            out.messages.extend(ready.messages);
+            let mut truncate = None;
+            if let Some(mark) = ready.snapshot {
+                // They are in the snapshot.
+                self.committed.clear();
+                self.committed_bytes = 0;
+                truncate = Some(mark.index);
+                out.snapshot = Some(mark);
+                self.installing = true;
+            }
             self.committed_bytes += ready.committed.iter().map(|entry| entry.data.len()).sum::<usize>();
             self.committed.extend(ready.committed);
             for read in ready.reads {
@@ -159,19 +244,39 @@ impl<M: StateMachine> Replica<M> {
                 }
             }
             if let Some(number) = ready.number {
-                let (into, newest) = record.get_or_insert_with(|| {
+                let (record, newest, after_persist) = out.record.get_or_insert_with(|| {
+                    let truncate = self.forget_from.take();
                     (
-                        Record { group: self.shard, hard_state: None, truncate: None, entries: Vec::new() },
+                        Record { group: self.shard, hard_state: None, truncate, entries: Vec::new() },
                         number,
+                        Vec::new(),
                     )
                 });
-                into.hard_state = ready.hard_state.or(into.hard_state);
-                merge_entries(&mut into.entries, ready.entries);
+                record.hard_state = ready.hard_state.or(record.hard_state);
+                record.truncate = record.truncate.into_iter().chain(truncate).min();
+                if let Some(mark) = truncate {
+                    record.entries.retain(|entry| entry.index < mark);
+                }
+                merge_entries(&mut record.entries, ready.entries);
+                after_persist.extend(ready.after_persist);
                 *newest = number;
             }
             self.follow_role();
         }
-        record
+        out
+    }
+
+    /// Goes on with the rows that a snapshot brought.
+    ///
+    /// # Errors
+    /// If storage fails or the rows cannot be understood.
+    pub(crate) fn installed(&mut self) -> Result<(), Fault> {
+        self.store.reset_to_base()?;
+        self.machine.reload(&self.store)?;
+        self.durable = self.store.meta().applied;
+        self.digests = Digests::default();
+        self.installing = false;
+        Ok(())
     }
 
     /// Offers waiting reads for confirmation, or refuses them if this replica does not lead.
@@ -183,7 +288,10 @@ impl<M: StateMachine> Replica<M> {
             for read in self.waiting_reads.drain(..) {
                 read.refuse(self.shard, Refused::NotLeader);
             }
-        } else if self.consensus.read_index(self.next_context) {
+        } else if self.confirmed_reads.iter().filter(|(_, index, _)| index.is_none()).count()
+            < READS_INFLIGHT_MAX
+            && self.consensus.read_index(self.next_context)
+        {
             let reads = std::mem::take(&mut self.waiting_reads);
             self.confirmed_reads.push_back((self.next_context, None, reads));
             self.next_context += 1;
@@ -210,18 +318,16 @@ impl<M: StateMachine> Replica<M> {
                     self.machine.apply(&mut self.store, &entry, self.leading)?;
                 }
                 EntryKind::Membership => {
-                    return Err(Fault {
-                        kind: z4_types::Kind::Unsupported,
-                        what: format!(
-                            "shard {}: entry {} changes the membership, which this version cannot do; \
-                             run the version that wrote it",
-                            self.shard, entry.index
-                        ),
-                    });
+                    let membership = self.consensus.apply_membership(&entry)?;
+                    tracing::info!(shard = %self.shard, index = %entry.index, ?membership, "members have changed");
+                    self.store.set_conf(membership.encode());
                 }
             }
             self.store.set_applied(entry.index, entry.term);
             self.consensus.applied(entry.index);
+            if let Err(theirs) = self.digests.applied(entry.index, self.store.digest()) {
+                return Err(self.diverged(entry.index, theirs));
+            }
             if let Some(watch) = watch {
                 watch(self.shard, entry.index, self.store.digest());
             }
@@ -247,6 +353,36 @@ impl<M: StateMachine> Replica<M> {
         Ok(progress)
     }
 
+    /// Compares with what the leader's state was at `index`, now or when it is applied here.
+    ///
+    /// # Errors
+    /// If they differ: this replica must not go on.
+    pub(crate) fn compare(&mut self, index: Index, digest: u64) -> Result<(), Fault> {
+        self.digests.compare(index, digest).map_err(|theirs| self.diverged(index, theirs))
+    }
+
+    fn diverged(&self, index: Index, theirs: u64) -> Fault {
+        let what = format!(
+            "shard {}: at entry {index} the state of replica {} has another digest than the leader's ({theirs:016x}): \
+             one of them is damaged, or a defect; stop this host, keep its directories for a report, and let it join \
+             again with empty ones",
+            self.shard,
+            self.consensus.replica()
+        );
+        Fault { kind: Kind::Corrupt, what }
+    }
+
+    /// Refuses what waits: the replica leaves this host.
+    pub(crate) fn close(&mut self) {
+        if std::mem::take(&mut self.leading) {
+            self.machine.follow();
+        }
+        let confirmed = self.confirmed_reads.drain(..).flat_map(|(_, _, reads)| reads);
+        for read in self.waiting_reads.drain(..).chain(confirmed) {
+            read.refuse(self.shard, Refused::NotLeader);
+        }
+    }
+
     /// Returns whether this replica leads and may take writes.
     pub(crate) fn is_leading(&self) -> bool {
         self.leading
@@ -256,6 +392,7 @@ impl<M: StateMachine> Replica<M> {
     pub(crate) fn status(&self) -> GroupStatus {
         GroupStatus {
             shard: self.shard,
+            replica: self.consensus.replica(),
             leading: self.leading,
             leader: self.consensus.leader(),
             term: self.consensus.term(),
@@ -264,6 +401,25 @@ impl<M: StateMachine> Replica<M> {
             durable: self.durable,
             last: self.consensus.last(),
             digest: self.store.digest(),
+            digests: self.digests.all(),
+            membership: self.consensus.membership().clone(),
+            progress: self.consensus.progress(),
+        }
+    }
+
+    /// Returns what whoever decides on members needs to know.
+    pub(crate) fn members(&self) -> Members {
+        let term = self.consensus.term();
+        Members {
+            replica: self.consensus.replica(),
+            leading: self.leading,
+            leader: self.consensus.leader(),
+            term,
+            commit: self.consensus.commit(),
+            membership: self.consensus.membership().clone(),
+            progress: self.consensus.progress(),
+            settled: self.leading && self.store.meta().term == term && !self.consensus.is_changing(),
+            transferring: self.consensus.is_transferring(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The shell of threads around a [`Driver`].
 //!
 //! One thread drives the groups. The log is written inline by it, or by a thread of its own so that applying one
-//! batch overlaps syncing the next ([`LogMode`], ADR-0009). Checkpoints and the prewriting of spare log segments, which
-//! take long and wait for the disk, have threads of their own (`threads.rs`).
+//! batch overlaps syncing the next ([`LogMode`], ADR-0009). Checkpoints, snapshots and the prewriting of spare log
+//! segments, which take long and wait for the disk, have threads of their own (`threads.rs`).
 //!
 //! # Caveats
 //! - Any error of the log, and any fault of a group, ends the driver: the host stops and says why. A failed fsync is
@@ -16,16 +16,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use z4_env::Clock;
+use bytes::Bytes;
+use z4_env::{Clock, Frame, Net};
 use z4_store::{Done, Frozen};
-use z4_types::Kind;
+use z4_types::{HostId, Kind};
 use z4_wal::{Batch, Wal};
 
 use crate::driver::{Driver, Input};
 use crate::inbox::Inbox;
+use crate::leaders::Leaders;
 use crate::machine::{Admission, Fault, Refused, StateMachine};
 use crate::metrics::Metrics;
 use crate::replica::GroupStatus;
+use crate::snapshot::{SnapshotDone, SnapshotWork};
 use crate::threads::{self, CheckpointJob, FULL_RETRY, LogJob, Shared};
 
 /// The log seals its last batch when nothing was written for this long.
@@ -67,6 +70,18 @@ pub struct RunnerConfig {
     pub log_segments_max: u64,
     /// Looks at the disks; called about twice a second.
     pub free_space: Box<dyn Fn() -> std::io::Result<FreeSpace> + Send>,
+    /// Carries frames to other hosts.
+    pub net: Box<dyn Net>,
+}
+
+/// The network of a host that has no others.
+#[derive(Debug, Clone, Copy)]
+pub struct NoNet;
+
+impl Net for NoNet {
+    fn send(&mut self, _: &HostId, _: Frame) -> bool {
+        false
+    }
 }
 
 /// Looks at a driver between two passes.
@@ -80,6 +95,9 @@ pub(crate) enum Letter<M: StateMachine> {
     /// The log cannot grow; the batch under way waits until it can.
     LogFull,
     Checkpointed(Vec<Frozen>, Result<Done, z4_store::Error>),
+    /// From another host's driver; the last is dropped when it has been taken.
+    Frame(HostId, Bytes, Box<dyn Send>),
+    Snapshot(Box<SnapshotDone>),
     /// Another thread has ended by a fault.
     Failed(Fault),
     Look(Look<M>),
@@ -90,6 +108,7 @@ pub(crate) enum Letter<M: StateMachine> {
 pub struct Runner<M: StateMachine + 'static> {
     inbox: Arc<Inbox<Letter<M>>>,
     metrics: Arc<Metrics>,
+    leaders: Arc<Leaders>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -117,7 +136,9 @@ impl<M: StateMachine + 'static> Runner<M> {
         let (spares, spares_thread) = threads::start_spares(wal.spare_maker(), shared.clone())?;
         let (checkpoints, checkpoints_thread) =
             threads::start_checkpoints(driver.store().clone(), shared.clone())?;
-        let mut others = vec![spares_thread, checkpoints_thread];
+        let (snapshots, snapshots_thread) = threads::start_snapshots(driver.store().clone(), shared.clone())?;
+        let mut others = vec![spares_thread, checkpoints_thread, snapshots_thread];
+        let leaders = driver.leaders();
         let log = match config.log_mode {
             LogMode::Inline => Log::Inline(Box::new(wal)),
             LogMode::Thread => {
@@ -133,6 +154,7 @@ impl<M: StateMachine + 'static> Runner<M> {
                 log,
                 spares,
                 checkpoints,
+                snapshots,
                 config,
                 housekept_ns: 0,
                 written_ns: None,
@@ -154,7 +176,7 @@ impl<M: StateMachine + 'static> Runner<M> {
             ended(&result);
             result
         })?;
-        Ok(Self { inbox, metrics, threads: Mutex::new(Some(Threads { driver, others })) })
+        Ok(Self { inbox, metrics, leaders, threads: Mutex::new(Some(Threads { driver, others })) })
     }
 
     /// Hands an input to the driver, or refuses it if that has ended. The caller bounds how much is under way.
@@ -162,6 +184,17 @@ impl<M: StateMachine + 'static> Runner<M> {
         if let Err(Letter::Input(input)) = self.inbox.push(Letter::Input(input)) {
             input.refuse(Refused::Stopping);
         }
+    }
+
+    /// Hands a frame of another host to the driver, which drops `hold` when it has taken it: a share of what may wait.
+    pub fn receive(&self, from: HostId, body: Bytes, hold: Box<dyn Send>) {
+        drop(self.inbox.push(Letter::Frame(from, body, hold)));
+    }
+
+    /// Returns who leads which shard, as this host's replicas know it.
+    #[must_use]
+    pub fn leaders(&self) -> &Arc<Leaders> {
+        &self.leaders
     }
 
     /// Calls `look` with the driver between two passes, on its thread; drops it if the driver has ended.
@@ -220,6 +253,7 @@ struct Shell<'a, M: StateMachine> {
     log: Log,
     spares: Sender<()>,
     checkpoints: Sender<CheckpointJob>,
+    snapshots: Sender<SnapshotWork>,
     config: RunnerConfig,
     housekept_ns: u64,
     /// When the last batch became durable; None once it is sealed.
@@ -263,7 +297,9 @@ impl<M: StateMachine> Shell<'_, M> {
     fn read(&mut self, letter: Letter<M>) -> Result<(), Fault> {
         match letter {
             Letter::Input(input) => self.driver.input(input),
-            Letter::Persisted => self.persisted(),
+            Letter::Persisted => self.persisted()?,
+            Letter::Frame(from, body, _hold) => self.driver.receive(&from, body)?,
+            Letter::Snapshot(done) => self.driver.snapshot_done(*done)?,
             Letter::LogFull => self.log_full(),
             Letter::Look(look) => look(self.driver),
             Letter::Checkpointed(frozen, result) => self.checkpointed(frozen, result)?,
@@ -283,6 +319,9 @@ impl<M: StateMachine> Shell<'_, M> {
             self.driver.advance();
             let batch = self.driver.prepare()?;
             let written = batch.is_some();
+            // Before the batch is written: followers may write it while we do.
+            self.send();
+            self.order();
             if let Some(batch) = batch {
                 self.write(batch)?;
             }
@@ -291,9 +330,37 @@ impl<M: StateMachine> Shell<'_, M> {
             if progress {
                 self.shared.metrics.apply.record_ns(self.shared.clock.monotonic_ns() - started);
             }
+            self.send();
+            for work in self.driver.snapshot_work() {
+                // A thread that has ended sent its fault before.
+                let _ = self.snapshots.send(work);
+            }
             if written || !progress {
                 return Ok(!written && !self.driver.is_writing());
             }
+        }
+    }
+
+    /// Sends what the driver has to say to other hosts.
+    fn send(&mut self) {
+        let mut lost: Vec<HostId> = Vec::new();
+        for (to, frame) in self.driver.take_frames() {
+            if !self.config.net.send(&to, frame) && !lost.contains(&to) {
+                lost.push(to);
+            }
+        }
+        for host in lost {
+            self.driver.unreachable(&host);
+        }
+    }
+
+    /// Hands the driver's orders to the log, ahead of the next batch.
+    fn order(&mut self) {
+        let orders = self.driver.log_orders();
+        match &mut self.log {
+            Log::Inline(wal) => orders.into_iter().for_each(|order| threads::obey(wal, order)),
+            Log::Thread(jobs) if !orders.is_empty() => drop(jobs.send(LogJob::Orders(orders))),
+            Log::Thread(_) => {}
         }
     }
 
@@ -306,7 +373,7 @@ impl<M: StateMachine> Shell<'_, M> {
             }
             Log::Inline(wal) => {
                 match threads::write_and_sync(wal, &batch, &self.shared.metrics, &*self.shared.clock) {
-                    Ok(()) => self.persisted(),
+                    Ok(()) => self.persisted()?,
                     Err(error) if error.kind() == Kind::Overloaded => {
                         tracing::warn!(%error, "the log cannot grow; what waits for it waits on");
                         let retry = self.shared.clock.monotonic_ns() + nanoseconds(FULL_RETRY);
@@ -330,9 +397,9 @@ impl<M: StateMachine> Shell<'_, M> {
         }
     }
 
-    fn persisted(&mut self) {
+    fn persisted(&mut self) -> Result<(), Fault> {
         self.written_ns = Some(self.shared.clock.monotonic_ns());
-        self.driver.persisted();
+        self.driver.persisted()
     }
 
     fn log_full(&mut self) {

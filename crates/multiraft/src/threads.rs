@@ -1,4 +1,4 @@
-//! The threads that wait for the disk, so that the driver need not: log, checkpoints, spare segments.
+//! The threads that wait for the disk, so that the driver need not: log, checkpoints, snapshots, spare segments.
 //!
 //! Each ends when its queue of jobs is dropped. Whatever goes wrong on one reaches the driver as a letter; a panic
 //! does too, so that a host never lives on half dead.
@@ -15,10 +15,12 @@ use z4_store::{Done, Frozen, Store};
 use z4_types::{Index, Kind, ShardId};
 use z4_wal::{Batch, SpareMaker, Wal};
 
+use crate::driver::LogOrder;
 use crate::inbox::Inbox;
 use crate::machine::{Fault, StateMachine};
 use crate::metrics::Metrics;
 use crate::runner::Letter;
+use crate::snapshot::SnapshotWork;
 
 /// How long a batch that found the disk full waits for the next try.
 pub(crate) const FULL_RETRY: Duration = Duration::from_millis(100);
@@ -27,6 +29,8 @@ pub(crate) const FULL_RETRY: Duration = Duration::from_millis(100);
 pub(crate) enum LogJob {
     /// Make a batch durable; answered by `Persisted`, or `LogFull` as long as there is no room.
     Write(Batch),
+    /// Done before the next batch.
+    Orders(Vec<LogOrder>),
     /// Entries up to these indexes are in the base.
     Release(Vec<(ShardId, Index)>),
     /// Nothing came for a while.
@@ -114,6 +118,14 @@ fn measure_log(wal: &Wal, metrics: &Metrics) {
     metrics.log_room_bytes.store(wal.room(), Relaxed);
 }
 
+/// Does what the driver wants before the next batch.
+pub(crate) fn obey(wal: &mut Wal, order: LogOrder) {
+    match order {
+        LogOrder::Release(shard, through) => wal.release(shard, through),
+        LogOrder::Forget(shard) => wal.forget(shard),
+    }
+}
+
 /// Forgets what the base holds and recycles segments that nobody needs.
 pub(crate) fn release_and_recycle(
     wal: &mut Wal,
@@ -156,6 +168,7 @@ pub(crate) fn start_log<M: StateMachine + 'static>(
                         Err(error) => return Err(log_fault(&error)),
                     }
                 }
+                LogJob::Orders(orders) => orders.into_iter().for_each(|order| obey(&mut wal, order)),
                 LogJob::Release(release) => release_and_recycle(&mut wal, &release, &shared.metrics)?,
                 LogJob::Seal => seal(&mut wal)?,
             }
@@ -196,6 +209,20 @@ pub(crate) fn start_checkpoints<M: StateMachine + 'static>(
                     shared.tell(Letter::Checkpointed(frozen, result));
                 }
             }
+        }
+        Ok(())
+    })?;
+    Ok((jobs, thread))
+}
+
+pub(crate) fn start_snapshots<M: StateMachine + 'static>(
+    store: Store,
+    shared: Shared<M>,
+) -> std::io::Result<(Sender<SnapshotWork>, JoinHandle<()>)> {
+    let (jobs, queue) = channel::<SnapshotWork>();
+    let thread = shared.spawn("z4-snapshot", move |shared| {
+        for work in queue {
+            shared.tell(Letter::Snapshot(Box::new(work.run(&store))));
         }
         Ok(())
     })?;

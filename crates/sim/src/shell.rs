@@ -176,7 +176,7 @@ impl Shell {
             if let Some(batch) = batch {
                 self.batches.push_back(batch);
                 if EARLY_ANSWERS {
-                    self.driver.persisted();
+                    self.driver.persisted()?;
                 } else if !self.threaded {
                     self.finish_batches()?;
                 }
@@ -216,7 +216,7 @@ impl Shell {
                 self.stage = Stage::Waiting;
                 self.release()?;
                 if !EARLY_ANSWERS {
-                    self.driver.persisted();
+                    self.driver.persisted()?;
                 }
             }
         }

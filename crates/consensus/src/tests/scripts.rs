@@ -161,7 +161,7 @@ fn one_change_at_a_time_and_never_the_last_voter() {
 
 #[test]
 fn a_joint_change_ends_under_whichever_leader() {
-    for crash_all in [false, true] {
+    for (crash_all, demoted) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut world = World::new(7, 5, &[1, 2, 3]);
         world.settle(&[1, 2, 3]);
         let leader = world.leader().expect("settled");
@@ -169,7 +169,8 @@ fn a_joint_change_ends_under_whichever_leader() {
         world.call(leader, |group| group.propose_membership(&add)).expect("up").expect("leads");
         rounds(&mut world, 30, &[1, 2, 3, 4, 5]);
         let follower = others(leader)[0];
-        let swap = Change { promote: vec![4, 5], remove: vec![follower], ..Change::default() };
+        let mut swap = Change { promote: vec![4, 5], ..Change::default() };
+        if demoted { &mut swap.demote } else { &mut swap.remove }.push(follower);
         world.call(leader, |group| group.propose_membership(&swap)).expect("up").expect("one at a time");
         // Until the leader has applied the joint membership; then it goes before the end of it can leave.
         while !world.group(leader).membership().is_joint() {
@@ -185,8 +186,10 @@ fn a_joint_change_ends_under_whichever_leader() {
         assert_eq!(world.group(leader).voters(), [1, 2, 3, 4, 5]);
         let gone: Vec<u64> = if crash_all { (1..=5).collect() } else { vec![leader] };
         gone.iter().for_each(|id| world.crash(*id, 0, false));
-        let mut wanted: Vec<u64> = (1..=5).filter(|id| *id != follower).collect();
-        wanted.sort_unstable();
+        let wanted: Vec<u64> = (1..=5).filter(|id| *id != follower).collect();
+        gone.iter().for_each(|id| world.start(*id));
+        rounds(&mut world, 100, &[1, 2, 3, 4, 5]);
+        assert_eq!(world.group(leader).membership().is_learner(follower), demoted);
         world.settle(&wanted);
         assert!(!world.group(leader).membership().is_joint());
         assert!(!world.group(follower).is_leader());

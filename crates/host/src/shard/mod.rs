@@ -110,6 +110,12 @@ impl TaskShard {
         })
     }
 
+    /// Reads the rows that a snapshot brought. Nobody waits here: this replica does not lead.
+    pub(crate) fn reload(&mut self, store: &GroupStore) -> Result<(), Fault> {
+        self.machine = Machine::open(self.shard, &RowsRef(store)).map_err(fault)?;
+        Ok(())
+    }
+
     /// Returns the pure machine, for checks.
     #[must_use]
     pub fn machine(&self) -> &Machine {

@@ -225,6 +225,11 @@ impl Staged {
         Ok(())
     }
 
+    /// Gives the rows up and removes the file: the group has got further by itself. A leftover does no harm.
+    pub fn discard(self) {
+        self.remove();
+    }
+
     /// Removes the file. A leftover does no harm: the next start removes it.
     pub(super) fn remove(&self) {
         let removed = self.place.remove().and_then(|()| {
