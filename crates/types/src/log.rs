@@ -9,7 +9,7 @@ use crate::{Index, Term};
 pub enum EntryKind {
     /// Bytes for the state machine; empty right after an election.
     Normal,
-    /// A change of the group's members, in the consensus engine's encoding.
+    /// A change of the group's members; bytes of `z4-consensus`.
     Membership,
 }
 
