@@ -1,13 +1,15 @@
 //! `z4 server`: one host, from its configuration to its end.
 //!
 //! Ports are bound before data is touched: a second server started by mistake fails on the port, not on the lock. Then
-//! the host starts, then the doors open. A signal ends it in the opposite order: consumers are told, calls under way
-//! are answered, the host checkpoints and seals its log.
+//! the host starts, then the doors open. A signal ends it in the opposite order: other hosts take over what it leads,
+//! consumers are told, calls under way are answered, the host checkpoints and seals its log.
+//!
+//! A host that belongs to no cluster starts, too: it says in the log what it waits for, and refuses calls until then.
 //!
 //! Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong configuration, 3 the host ended by itself.
 //!
 //! # Caveats
-//! - The peer and SQL ports are configured but not bound: nothing serves them yet.
+//! - The SQL port is configured but not bound: nothing serves it yet.
 
 mod limits;
 mod logs;
@@ -29,6 +31,9 @@ const USAGE: u8 = 2;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   z4 server --peer-id a --bootstrap-cluster          a new cluster of one host, data in ./z4data and ./z4peer
+  z4 server --peer-id b --join host-a:6356           one more host of the cluster of which host-a is a member
+  z4 server --peer-id a --initial-peers a=host-a:6356,b=host-b:6356,c=host-c:6356
+                                                     three hosts that form a cluster, each with its own --peer-id
   Z4_PEER_ID=a z4 server -c z4.toml                  settings from a file, lower-case names: service_port = 6355
   z4 server --peer-id a --check-config               what would be in force, and from where
   z4 server --peer-id a --service-port 0 --print-ports

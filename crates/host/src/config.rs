@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use z4_multiraft::{LogMode, Settings};
+use z4_registry::{REPLICATION_DEFAULT, Registry};
 use z4_types::HostId;
 use z4_types::limits::{INBOX_BYTES_MAX, OUTBOX_BYTES_MAX, TASK_SHARDS_DEFAULT};
+
+use crate::error::BootError;
 
 /// See the module essay.
 #[derive(Debug, Clone)]
@@ -15,14 +18,22 @@ pub struct Config {
     pub cluster_name: String,
     /// host:port by which other hosts reach this one.
     pub advertise: String,
+    /// host:port by which other hosts reach this one's gRPC door; empty if they do not.
+    pub service: String,
     /// Form a new one-host cluster if the directories are empty.
     pub bootstrap: bool,
+    /// Form a cluster together with these, this host included: id and peer address. Empty: do not.
+    pub initial_peers: Vec<(HostId, String)>,
+    /// Peer addresses of a cluster to join by itself.
+    pub join: Vec<String>,
     /// State machines.
     pub data_dir: PathBuf,
     /// Raft log and membership.
     pub peer_dir: PathBuf,
     /// Task shards of a new cluster; an existing one keeps its number.
     pub task_shards: u32,
+    /// Voters of a shard of a new cluster, as far as it has hosts.
+    pub replication: u32,
     /// Who writes the log.
     pub log_mode: LogMode,
     /// Sizes that the simulator makes tiny.
@@ -70,12 +81,39 @@ impl Config {
             host: HostId(host.into()),
             cluster_name: "z4".into(),
             advertise: "127.0.0.1:6356".into(),
+            service: String::new(),
             bootstrap: true,
+            initial_peers: Vec::new(),
+            join: Vec::new(),
             data_dir: dir.join("data"),
             peer_dir: dir.join("peer"),
             task_shards: TASK_SHARDS_DEFAULT,
+            replication: REPLICATION_DEFAULT,
             log_mode: LogMode::Thread,
             sizes: Sizes::default(),
+        }
+    }
+
+    /// Returns the registry of the cluster that this host forms with its initial peers: the same on each of them.
+    ///
+    /// # Errors
+    /// `Empty` if it has none; `Peers` if they cannot be a cluster, or this host is not among them.
+    pub fn founding(&self) -> Result<Registry, BootError> {
+        if self.initial_peers.is_empty() {
+            return Err(BootError::Empty(self.data_dir.clone()));
+        }
+        match self.initial_peers.iter().find(|(host, _)| *host == self.host) {
+            None => Err(BootError::Peers(format!(
+                "this host, {}, is not one of them; name it there as it is named by Z4_PEER_ID",
+                self.host
+            ))),
+            Some(_) => Registry::form_many(
+                &self.cluster_name,
+                self.initial_peers.clone(),
+                self.task_shards,
+                self.replication,
+            )
+            .map_err(|refusal| BootError::Peers(refusal.to_string())),
         }
     }
 }

@@ -110,9 +110,15 @@ pub enum BootError {
     /// Nothing there and not told to form a cluster.
     #[error(
         "{} is empty and this host was not told what to do; to form a new cluster set Z4_BOOTSTRAP_CLUSTER=true \
-         (flag --bootstrap-cluster)", .0.display()
+         (flag --bootstrap-cluster), or name its hosts in Z4_INITIAL_PEERS (flag --initial-peers)", .0.display()
     )]
     Empty(PathBuf),
+    /// The initial peers cannot form a cluster.
+    #[error("Z4_INITIAL_PEERS: {0}")]
+    Peers(String),
+    /// Other hosts cannot be listened to.
+    #[error("the peer port cannot be served: {0}")]
+    Transport(#[from] z4_transport::Error),
     /// One directory has data and the other has not.
     #[error("{} has data but {} has none; both directories of a host belong together, restore the missing one",
         .present.display(), .missing.display())]

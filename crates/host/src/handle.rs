@@ -22,11 +22,12 @@ use z4_types::limits::CONSUMERS_MAX;
 use z4_types::{Duration, Kind, Millis, QueueName, RequestId, ShardId, TaskId};
 
 use crate::budget::{Budget, Permit};
+use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::machine::{HostMachine, HostWrite};
 use crate::rows::ViewRows;
-use crate::shard::{ConsumerId, Deliver, Read, Reply, TaskMetrics, Write};
+use crate::shard::{ConsumerId, Deliver, Read, Reply, TaskMetrics, Write, reply};
 
 pub use cluster::Route;
 
@@ -59,6 +60,8 @@ struct Shared {
     consumers: AtomicUsize,
     views: Arc<Semaphore>,
     stopping: AtomicBool,
+    /// None for a host without a peer port.
+    cluster: Option<Arc<Cluster>>,
 }
 
 /// What to list.
@@ -104,6 +107,7 @@ impl Handle {
         metrics: Arc<TaskMetrics>,
         budget: Arc<Budget>,
         clock: Arc<dyn Clock>,
+        cluster: Option<Arc<Cluster>>,
     ) -> Self {
         let shared = Shared {
             runner,
@@ -116,6 +120,7 @@ impl Handle {
             consumers: AtomicUsize::new(0),
             views: Arc::new(Semaphore::new(VIEWS_MAX)),
             stopping: AtomicBool::new(false),
+            cluster,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -223,24 +228,38 @@ impl Handle {
         Ok(due.is_some_and(|at| at <= now))
     }
 
-    /// Returns up to `limit` queues by name with their counters, those after `after`.
+    /// Returns up to `limit` queues of all shards by name with their counters, those after `after`.
     ///
     /// # Errors
-    /// As [`Handle::create`].
+    /// As [`Handle::create`]: also if one of the shards is led elsewhere.
     pub async fn queues(
         &self,
         after: Option<QueueName>,
         limit: usize,
     ) -> Result<Vec<(QueueName, QueueStats)>, Error> {
-        let page = Arc::new(move |view: &View| z4_tasks::queues(&ViewRows(view), after.as_ref(), limit));
-        let mut all: Vec<QueueInfo> = Vec::new();
+        let mut all = Vec::new();
         for shard in self.registry().shards.iter().filter(|s| s.id.0 > 0) {
-            all.extend(self.view(shard.id, Arc::clone(&page)).await?.1);
+            all.extend(self.queues_of(shard.id, after.clone(), limit).await?);
             // After each shard, so that never more than two pages are held.
-            all.sort_by(|a, b| a.name.cmp(&b.name));
+            all.sort_by(|a, b| a.0.cmp(&b.0));
             all.truncate(limit);
         }
-        Ok(all.into_iter().map(|info| (info.name, info.stats)).collect())
+        Ok(all)
+    }
+
+    /// Returns up to `limit` queues of one shard by name with their counters, those after `after`.
+    ///
+    /// # Errors
+    /// As [`Handle::create`].
+    pub async fn queues_of(
+        &self,
+        shard: ShardId,
+        after: Option<QueueName>,
+        limit: usize,
+    ) -> Result<Vec<(QueueName, QueueStats)>, Error> {
+        let page = Arc::new(move |view: &View| z4_tasks::queues(&ViewRows(view), after.as_ref(), limit));
+        let (_, infos) = self.view(shard, page).await?;
+        Ok(infos.into_iter().map(|info: QueueInfo| (info.name, info.stats)).collect())
     }
 
     /// Opens a consumer without credit. `sink` takes its tasks on the driver's thread and must not block.
@@ -254,7 +273,7 @@ impl Handle {
         lease: Duration,
         sink: Box<dyn Deliver>,
     ) -> Result<Consumer, Error> {
-        self.refuse_if_stopping()?;
+        self.refuse_if_idle()?;
         let shared = &self.shared;
         if shared.consumers.fetch_add(1, Relaxed) >= CONSUMERS_MAX {
             shared.consumers.fetch_sub(1, Relaxed);
@@ -310,7 +329,14 @@ impl Handle {
     /// Returns who this host is.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        &self.shared.identity
+        self.shared.cluster.as_ref().map_or(&self.shared.identity, |cluster| cluster.identity())
+    }
+
+    /// Returns whether this host belongs to a cluster and knows its registry: before, every call is refused with
+    /// `NotJoined`.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.registry().is_known()
     }
 
     /// Returns the counters of this host's task shards.
@@ -351,19 +377,30 @@ impl Handle {
     /// Returns the shard that holds task `id`, by the id alone.
     ///
     /// # Errors
-    /// `NoSuchShard` if the id is of another cluster.
+    /// `NoSuchShard` if the id is of another cluster; `NotJoined`.
     pub fn task_shard(&self, id: TaskId) -> Result<ShardId, Error> {
-        let shard = id.shard();
-        if self.registry().has_task_shard(shard) { Ok(shard) } else { Err(Error::NoSuchShard(shard)) }
+        let (shard, registry) = (id.shard(), self.registry());
+        match registry.has_task_shard(shard) {
+            true => Ok(shard),
+            false if registry.is_known() => Err(Error::NoSuchShard(shard)),
+            false => Err(Error::NotJoined),
+        }
     }
 
     fn permit(&self, bytes: usize) -> Result<Permit, Error> {
-        self.refuse_if_stopping()?;
+        self.refuse_if_idle()?;
         self.shared.budget.take(bytes + REQUEST_OVERHEAD).ok_or(Error::Overloaded(RETRY_AFTER))
     }
 
-    fn refuse_if_stopping(&self) -> Result<(), Error> {
-        if self.is_stopping() { Err(Error::Stopping) } else { Ok(()) }
+    /// Refuses what a host cannot do that is stopping, or waits for its cluster.
+    fn refuse_if_idle(&self) -> Result<(), Error> {
+        if self.is_stopping() {
+            Err(Error::Stopping)
+        } else if self.is_joined() {
+            Ok(())
+        } else {
+            Err(Error::NotJoined)
+        }
     }
 
     fn send(&self, shard: ShardId, write: Write) {
@@ -445,7 +482,7 @@ impl Handle {
     where
         T: Send + 'static,
     {
-        self.refuse_if_stopping()?;
+        self.refuse_if_idle()?;
         let registry = self.registry();
         let count = items.len();
         let mut shards: Vec<(ShardId, Vec<usize>, Vec<I>)> = Vec::new();
@@ -502,14 +539,6 @@ impl Drop for Consumer {
     }
 }
 
-type Answer<T> = oneshot::Receiver<Result<T, Error>>;
-
-fn reply<T: Send + 'static>() -> (Reply<T>, Answer<T>) {
-    let (sender, receiver) = oneshot::channel();
-    // A caller that stopped waiting is no error.
-    (Box::new(move |answer| drop(sender.send(answer))), receiver)
-}
-
 fn is_due(due: Due, now: Millis) -> bool {
     match due {
         Due::Now => true,
@@ -560,12 +589,17 @@ mod tests {
             handle.create(name.clone(), None, &tasks).await.expect("creates");
         }
         let mut listed = Vec::new();
-        while let page = handle.queues(listed.last().cloned(), 3).await.expect("a page")
-            && !page.is_empty()
-        {
-            assert!(page.len() <= 3);
-            listed.extend(page.into_iter().map(|(name, _)| name));
+        for shard in (1..=4).map(ShardId) {
+            let mut last = None;
+            while let page = handle.queues_of(shard, last.clone(), 3).await.expect("a page")
+                && !page.is_empty()
+            {
+                assert!(page.len() <= 3);
+                last = page.last().map(|(name, _)| name.clone());
+                listed.extend(page.into_iter().map(|(name, _)| name));
+            }
         }
+        listed.sort();
         assert_eq!(listed, names);
         let request = |queue| ListRequest { queue, filter: ListFilter::default(), after: None, limit: 100 };
         let (_, page) = handle.list(request(names[4].clone())).await.expect("a page");

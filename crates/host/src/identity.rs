@@ -11,19 +11,30 @@ use z4_types::{ClusterId, HostId};
 use crate::error::BootError;
 
 /// Newest format of the data directories this version reads and the one it writes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 const FILE: &str = "HOST";
 const FIRST_LINE: &str = "z4 host directory";
 
 /// Who a directory belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The cluster's drawn id.
+    /// The cluster's id; zero while the host belongs to none.
     pub cluster: ClusterId,
     /// The cluster's name.
     pub cluster_name: String,
     /// The host.
     pub host: HostId,
+    /// Drawn when the directories were made: another disk under the same name has another one. Zero in a directory of
+    /// format 1, which had none.
+    pub instance: u64,
+}
+
+impl Identity {
+    /// Returns whether the host belongs to a cluster.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.cluster != ClusterId(0)
+    }
 }
 
 /// Returns the identity in `dir`, None if there is none.
@@ -47,8 +58,8 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Result<
         }
     }
     let text = format!(
-        "{FIRST_LINE}\nformat = {FORMAT}\ncluster = {}\ncluster_name = {}\nhost = {}\n",
-        identity.cluster, identity.cluster_name, identity.host
+        "{FIRST_LINE}\nformat = {FORMAT}\ncluster = {}\ncluster_name = {}\nhost = {}\ninstance = {:016x}\n",
+        identity.cluster, identity.cluster_name, identity.host, identity.instance
     );
     let path = dir.join(FILE);
     let staged = dir.join("HOST.new");
@@ -61,13 +72,12 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Result<
     disk.sync_dir(dir).map_err(io)
 }
 
-/// Refuses an identity that is not `expected`'s; cluster ids are compared only if `cluster` is given.
+/// Refuses an identity that is not the one of host and cluster name.
 pub(crate) fn check(
     dir: &Path,
     found: &Identity,
     host: &HostId,
     cluster_name: &str,
-    cluster: Option<ClusterId>,
 ) -> Result<(), BootError> {
     let foreign = |what: String, remedy: String| BootError::Foreign { dir: dir.into(), what, remedy };
     if found.host != *host {
@@ -85,15 +95,24 @@ pub(crate) fn check(
             ),
         ));
     }
-    if let Some(cluster) = cluster
-        && found.cluster != cluster
-    {
-        return Err(foreign(
-            format!("cluster id {}", found.cluster),
-            format!(
-                "the other directory of this host is of cluster id {cluster}: restore both from one host"
-            ),
-        ));
+    Ok(())
+}
+
+/// Refuses the directories of two hosts, or of one host at two times. One that names no cluster, or no instance, was
+/// about to be written.
+pub(crate) fn check_pair(dir: &Path, found: &Identity, other: &Identity) -> Result<(), BootError> {
+    let foreign = |what: String, other: String| BootError::Foreign {
+        dir: dir.into(),
+        what,
+        remedy: format!("the other directory of this host is of {other}: restore both from one host"),
+    };
+    if found.is_member() && other.is_member() && found.cluster != other.cluster {
+        let of = |identity: &Identity| format!("cluster id {}", identity.cluster);
+        return Err(foreign(of(found), of(other)));
+    }
+    if found.instance != 0 && other.instance != 0 && found.instance != other.instance {
+        let of = |identity: &Identity| format!("instance {:016x}", identity.instance);
+        return Err(foreign(of(found), of(other)));
     }
     Ok(())
 }
@@ -111,12 +130,17 @@ fn parse(path: &Path, text: &str) -> Result<Identity, BootError> {
         return Err(unreadable("its first line is not that of a z4 host directory"));
     }
     let (mut format, mut cluster, mut cluster_name, mut host) = (None, None, None, None);
+    let mut instance = 0;
     for line in lines {
         match line.split_once(" = ") {
             Some(("format", value)) => format = value.parse::<u32>().ok(),
             Some(("cluster", value)) => cluster = u128::from_str_radix(value, 16).ok(),
             Some(("cluster_name", value)) => cluster_name = Some(value.to_owned()),
             Some(("host", value)) => host = Some(value.to_owned()),
+            Some(("instance", value)) => {
+                instance =
+                    u64::from_str_radix(value, 16).map_err(|_| unreadable("its instance is no number"))?;
+            }
             _ => {}
         }
     }
@@ -126,7 +150,7 @@ fn parse(path: &Path, text: &str) -> Result<Identity, BootError> {
     }
     match (cluster, cluster_name, host) {
         (Some(cluster), Some(cluster_name), Some(host)) => {
-            Ok(Identity { cluster: ClusterId(cluster), cluster_name, host: HostId(host) })
+            Ok(Identity { cluster: ClusterId(cluster), cluster_name, host: HostId(host), instance })
         }
         _ => Err(unreadable("it names no cluster or no host")),
     }

@@ -7,26 +7,33 @@
 //! # Not here
 //! - Protocols: the doors convert. The state machines: `z4-tasks`, `z4-registry`.
 
+mod ask;
 mod boot;
 mod budget;
+mod cluster;
 mod config;
+mod controller;
 mod error;
 mod handle;
 mod identity;
 mod machine;
+mod open;
 mod registry_shard;
 mod rows;
 mod running;
+mod seats;
 mod shard;
 
 pub use boot::{Boot, boot};
 pub use budget::{Budget, Permit};
 pub use config::{Config, Sizes};
+pub use controller::{Announcement, Controller, Errand, Groups};
 pub use error::{BootError, Error};
 pub use handle::{Consumer, Handle, ListRequest, Route, Snapshot};
 pub use identity::Identity;
 pub use machine::{HostMachine, HostRead, HostWrite};
-pub use registry_shard::{RegistryChange, RegistryShard};
+pub use registry_shard::{Published, RegistryChange, RegistryShard};
 pub use rows::{Rows, RowsRef, ViewRows};
-pub use running::Host;
+pub use running::{Host, Network};
+pub use seats::{Origin, Seat, Seats};
 pub use shard::{ConsumerId, Deliver, Delivery, Read, Reply, TaskMetrics, TaskShard, Write};

@@ -1,5 +1,8 @@
 //! Shard 0 on this host: applies registry commands, publishes the result for routing, answers who asked for a change.
 //!
+//! A replica that has just joined has no row yet: what this host was told when it was admitted stays published until the
+//! snapshot has come.
+//!
 //! # Invariants
 //! - Every change is answered exactly once: when it is applied or refused here, or with `Unknown` if leadership was lost.
 
@@ -27,11 +30,14 @@ pub struct RegistryChange {
     pub reply: Reply<()>,
 }
 
+/// Where the newest registry a host knows is found; replaced whole.
+pub type Published = Arc<RwLock<Arc<Registry>>>;
+
 /// See the module essay.
 pub struct RegistryShard {
+    /// Unknown until the snapshot has come.
     registry: Registry,
-    /// What doors route by; replaced whole.
-    published: Arc<RwLock<Arc<Registry>>>,
+    published: Published,
     waiting: VecDeque<RegistryChange>,
     /// Who waits for the entry packed last, until the driver says where it stands.
     packed: Option<Reply<()>>,
@@ -40,17 +46,28 @@ pub struct RegistryShard {
 }
 
 impl RegistryShard {
-    /// Reads the registry from shard 0's rows.
+    /// Reads the registry from shard 0's rows and publishes it. A group that waits for its snapshot publishes nothing.
     ///
     /// # Errors
     /// `Corrupt` if there is none or it cannot be read.
-    pub fn open(store: &GroupStore) -> Result<Self, Fault> {
-        let registry = read(store)?;
-        let published = Arc::new(RwLock::new(Arc::new(registry.clone())));
-        Ok(Self { registry, published, waiting: VecDeque::new(), packed: None, inflight: VecDeque::new() })
+    pub fn open(store: &GroupStore, published: &Published) -> Result<Self, Fault> {
+        let mut shard = Self {
+            registry: Registry::unknown(),
+            published: Arc::clone(published),
+            waiting: VecDeque::new(),
+            packed: None,
+            inflight: VecDeque::new(),
+        };
+        if store.meta().applied > Index(0) || store.get(ROW)?.is_some() {
+            shard.reload(store)?;
+        }
+        Ok(shard)
     }
 
-    /// Reads the rows that a snapshot brought.
+    /// Reads the registry anew: a snapshot has replaced the rows.
+    ///
+    /// # Errors
+    /// As [`RegistryShard::open`].
     pub(crate) fn reload(&mut self, store: &GroupStore) -> Result<(), Fault> {
         self.registry = read(store)?;
         self.publish();
@@ -59,12 +76,6 @@ impl RegistryShard {
 
     fn publish(&self) {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(self.registry.clone());
-    }
-
-    /// Returns where the newest registry is published.
-    #[must_use]
-    pub fn published(&self) -> Arc<RwLock<Arc<Registry>>> {
-        Arc::clone(&self.published)
     }
 
     pub(crate) fn write(&mut self, change: RegistryChange) {
@@ -90,6 +101,10 @@ impl RegistryShard {
         entry: &Entry,
         leading: bool,
     ) -> Result<(), Fault> {
+        if !self.registry.is_known() {
+            let what = format!("shard 0, entry {}: there is no registry to change", entry.index);
+            return Err(Fault { kind: Kind::Corrupt, what });
+        }
         let command = Command::decode(&entry.data).map_err(|e| Fault {
             kind: Kind::Corrupt,
             what: format!("shard 0, entry {}: {e}", entry.index),
@@ -125,9 +140,9 @@ impl RegistryShard {
         }
     }
 
-    /// Returns the cluster this registry is of.
-    pub(crate) fn cluster(&self) -> ClusterId {
-        self.registry.cluster
+    /// Returns the cluster this registry is of; None while the snapshot has not come.
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.registry.is_known().then_some(self.registry.cluster)
     }
 
     pub(crate) fn deadline(&self) -> Option<Millis> {

@@ -165,12 +165,14 @@ impl<M: StateMachine> Driver<M> {
         }
     }
 
-    /// Adds a group.
+    /// Adds a group, before the driver runs or between two passes.
     ///
     /// # Panics
     /// If there is a replica of the shard.
     pub fn add(&mut self, replica: Replica<M>) {
         let shard = replica.shard;
+        // A log that was opened before the group was there does not know what the base holds of it.
+        self.peers.release(shard, replica.durable);
         self.dirty.insert(shard);
         self.leaders.set(shard, Leader { replica: 0, here: false });
         let before = self.groups.insert(shard, replica);

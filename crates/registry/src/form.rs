@@ -66,6 +66,25 @@ impl Registry {
         Ok(Self::new(cluster, name, hosts, task_shards, replication))
     }
 
+    /// Returns the registry of a host that has not been told any: no hosts, no shards.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            cluster: ClusterId(0),
+            name: String::new(),
+            replication: REPLICATION_DEFAULT,
+            hosts: Vec::new(),
+            shards: Vec::new(),
+            next_replica: 1,
+        }
+    }
+
+    /// Returns whether this is the registry of a cluster.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        !self.shards.is_empty()
+    }
+
     fn new(cluster: ClusterId, name: &str, hosts: Vec<Host>, task_shards: u32, replication: u32) -> Self {
         assert!(task_shards > 0, "a cluster without task shards holds no task");
         assert!(task_shards < 1 << 24, "a shard id has 24 bits");

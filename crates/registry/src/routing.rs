@@ -9,7 +9,7 @@ use crate::shard::Replica;
 
 impl Registry {
     /// Returns the shard that holds `queue`: a hash of the name over the task shards (FNV-1a, 64 bit). Fixed for
-    /// the life of a cluster, as the number of task shards is.
+    /// the life of a cluster, as the number of task shards is. Of an unknown registry it is a shard that does not exist.
     #[must_use]
     pub fn shard_of(&self, queue: &QueueName) -> ShardId {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -17,7 +17,7 @@ impl Registry {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         // The high half: FNV's low bits mix the last byte poorly.
-        let task_shards = self.shards.len() as u64 - 1;
+        let task_shards = (self.shards.len() as u64).saturating_sub(1);
         let slot = ((hash >> 32) * task_shards) >> 32;
         ShardId(u32::try_from(slot).expect("below the number of shards") + 1)
     }

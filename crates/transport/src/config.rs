@@ -1,9 +1,10 @@
 //! What a transport is told at its start: who we are, how patient, how large.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use z4_env::{Clock, RealClock};
+use z4_types::ClusterId;
 use z4_types::limits::FRAME_BYTES_MAX;
 
 use crate::error::Error;
@@ -13,8 +14,10 @@ use crate::stream::{PlainTcp, Wire};
 /// Everything a transport is told at its start.
 #[derive(Clone)]
 pub struct Config {
-    /// Who this host is; said in every handshake.
+    /// Who this host is; said in every handshake. A cluster of zero is replaced by `cluster`.
     pub identity: Identity,
+    /// What is said instead of a cluster of zero, once it is known.
+    pub cluster: Arc<OnceLock<ClusterId>>,
     /// Where the jitter of reconnects comes from.
     pub seed: u64,
     /// How patient.
@@ -131,12 +134,31 @@ impl Config {
     pub fn new(identity: Identity, seed: u64) -> Self {
         Self {
             identity,
+            cluster: Arc::default(),
             seed,
             timing: Timing::default(),
             sizes: Sizes::default(),
             wire: Arc::new(PlainTcp),
             clock: Arc::new(RealClock::new()),
         }
+    }
+
+    /// Says to which cluster a host belongs that belonged to none: all clones of this configuration say so from now on.
+    /// Of a host that belongs to one nothing changes.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        // Only the first one counts: a host belongs to one cluster for ever.
+        let _ = self.cluster.set(cluster);
+    }
+
+    /// Returns who this host is now.
+    pub(crate) fn own(&self) -> Identity {
+        let mut own = self.identity.clone();
+        if own.cluster == ClusterId(0)
+            && let Some(cluster) = self.cluster.get()
+        {
+            own.cluster = *cluster;
+        }
+        own
     }
 
     /// Checks what a mistake in the configuration could break.

@@ -140,7 +140,7 @@ async fn elsewhere(mut control: watch::Receiver<Control>, address: &str, grace: 
 }
 
 async fn open(shared: &Shared, outgoing: &Outgoing, address: &str) -> Result<(Stream, Identity), Error> {
-    let own = &shared.config.identity;
+    let own = &shared.config.own();
     let purpose = Purpose::Lane(outgoing.lane);
     let vet =
         |peer: &Identity| greet::same_cluster(own, peer).and_then(|()| shared.handler.admit(peer, purpose));

@@ -41,8 +41,7 @@ pub(crate) async fn dial(
     purpose: Purpose,
     vet: impl FnOnce(&Identity) -> Result<(), Refusal>,
 ) -> Result<Identity, Error> {
-    let hello =
-        Hello { versions: VERSIONS, identity: config.identity.clone(), expects: expects.cloned(), purpose };
+    let hello = Hello { versions: VERSIONS, identity: config.own(), expects: expects.cloned(), purpose };
     let said = async {
         stream.writer.write_all(&hello.encode()).await?;
         stream.writer.flush().await
@@ -86,7 +85,7 @@ pub(crate) async fn accept(
 ) -> Result<Hello, Error> {
     let (envelope, body) = read(&mut *stream.reader).await?;
     let hello = Hello::decode(&envelope, &body)?;
-    let own = &config.identity;
+    let own = &config.own();
     let (versions, verdict) = match hello::common(&VERSIONS, &hello.versions) {
         None => (VERSIONS, Err(no_common_version(&hello))),
         Some(version) => (

@@ -13,8 +13,6 @@ pub(crate) enum Error {
     Value { source: Source, problem: String },
     /// Two settings do not go together.
     Together(String),
-    /// Known, and not offered by this version.
-    NotOffered { source: Source, remedy: &'static str },
     /// The file cannot be read.
     File { path: String, problem: String },
 }
@@ -33,9 +31,6 @@ impl std::fmt::Display for Error {
             }
             Self::Value { source, problem } => write!(f, "{source}: {problem}"),
             Self::Together(problem) => f.write_str(problem),
-            Self::NotOffered { source, remedy } => {
-                write!(f, "{source}: not offered by this version, which runs clusters of one host; {remedy}")
-            }
             Self::File { path, problem } => write!(f, "{path}: {problem}"),
         }
     }

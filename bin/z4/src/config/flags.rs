@@ -20,12 +20,8 @@ impl clap::Args for Flags {
             }
             // clap keeps names for the life of the program, and so does this table.
             let long: &'static str = key.name.replace('_', "-").leak();
-            let arg = Arg::new(key.name)
-                .long(long)
-                .value_name(key.value_name)
-                .help(help)
-                .help_heading("Settings")
-                .hide(key.not_offered.is_some());
+            let arg =
+                Arg::new(key.name).long(long).value_name(key.value_name).help(help).help_heading("Settings");
             if matches!(key.kind, Kind::Bool) {
                 // `--bootstrap-cluster` alone says yes.
                 arg.num_args(0..=1).require_equals(true).default_missing_value("true")

@@ -21,8 +21,6 @@ pub(crate) struct Key {
     pub(crate) help: &'static str,
     /// Names its value in `--help`.
     pub(crate) value_name: &'static str,
-    /// What to do instead, if this version does not offer it.
-    pub(crate) not_offered: Option<&'static str>,
 }
 
 impl Key {
@@ -97,7 +95,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "peer_port",
         default: || Some("6356".into()),
-        help: "Other hosts; accepted, not served by this version, which runs clusters of one host",
+        help: "Other hosts; 0 picks a free one",
         value_name: "PORT",
         ..required(Kind::Port)
     },
@@ -111,27 +109,30 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "peer_advertise_addr",
         default: || Some(model().advertise),
-        help: "host:port by which other hosts reach the peer port of this one",
+        help: "host:port by which other hosts reach the peer port of this one; names are resolved again for each \
+               connection. If not set: what Z4_INITIAL_PEERS says of this host, or 127.0.0.1 and the peer port",
+        value_name: "ADDR",
+        ..required(Kind::Address)
+    },
+    Key {
+        name: "service_advertise_addr",
+        help: "host:port by which other hosts reach the gRPC port of this one, to pass calls on. If not set: the host of \
+               peer_advertise_addr and the service port",
         value_name: "ADDR",
         ..required(Kind::Address)
     },
     Key {
         name: "initial_peers",
-        help: "Hosts to form a cluster with",
+        help: "id=host:port,…: form a cluster together with these hosts, this one included, in any order of starts; the \
+               same on each of them; harmless later",
         value_name: "PEERS",
-        not_offered: Some(
-            "unset it, and set Z4_BOOTSTRAP_CLUSTER=true (flag --bootstrap-cluster) to form one",
-        ),
-        ..required(Kind::Text)
+        ..required(Kind::Peers)
     },
     Key {
         name: "join",
-        help: "Hosts of a cluster to join",
-        value_name: "PEERS",
-        not_offered: Some(
-            "unset it, and set Z4_BOOTSTRAP_CLUSTER=true (flag --bootstrap-cluster) to form one",
-        ),
-        ..required(Kind::Text)
+        help: "host:port,…: join the cluster of which these are members, by their peer addresses; harmless later",
+        value_name: "ADDRS",
+        ..required(Kind::Addresses)
     },
     Key {
         name: "debug_logging_enabled",
@@ -146,6 +147,13 @@ pub(crate) const KEYS: &[Key] = &[
         help: "Task shards of a new cluster, 1 to 1024; an existing one keeps its number",
         value_name: "COUNT",
         ..required(Kind::Count { least: 1, most: 1_024 })
+    },
+    Key {
+        name: "replication",
+        default: || Some(model().replication.to_string()),
+        help: "Voters of a shard of a new cluster, as far as it has hosts, 1 to 7; 3 survive the loss of one host",
+        value_name: "COUNT",
+        ..required(Kind::Count { least: 1, most: 7 })
     },
     Key {
         name: "log_mode",
@@ -222,7 +230,7 @@ pub(crate) fn log_mode_name(mode: LogMode) -> &'static str {
 }
 
 const fn required(kind: Kind) -> Key {
-    Key { name: "", kind, default: || None, help: "", value_name: "", not_offered: None }
+    Key { name: "", kind, default: || None, help: "", value_name: "" }
 }
 
 /// The host's own defaults: this table does not repeat them.

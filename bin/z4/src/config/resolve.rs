@@ -38,9 +38,6 @@ pub(crate) fn resolve(
     let mut resolved = BTreeMap::new();
     for key in KEYS {
         let Some((raw, source)) = find(key, flags, environment, file) else { continue };
-        if let Some(remedy) = key.not_offered {
-            return Err(Error::NotOffered { source, remedy });
-        }
         match parse(key.kind, &raw) {
             Ok(value) => resolved.insert(key.name, (value, source)),
             Err(problem) => return Err(Error::Value { source, problem }),
@@ -123,6 +120,11 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 impl Resolved {
+    /// Returns whether nobody set it.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        self.0.get(name).is_none_or(|(_, source)| *source == Source::Default)
+    }
+
     /// Returns the settings with their sources, for people and programs.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let rows = self.0.iter().map(|(name, (value, source))| {

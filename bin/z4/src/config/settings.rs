@@ -10,7 +10,7 @@ use z4_types::HostId;
 use super::error::Error;
 use super::keys::{key, log_mode_name};
 use super::resolve::Resolved;
-use super::value::Value;
+use super::value::{Value, addresses, peers};
 
 /// See the module essay.
 #[derive(Debug, Clone)]
@@ -23,6 +23,10 @@ pub(crate) struct Settings {
     pub(crate) service_port: u16,
     /// HTTP.
     pub(crate) metrics_port: u16,
+    /// Other hosts.
+    pub(crate) peer_port: u16,
+    /// Whether `host.advertise` was left to us.
+    advertise_open: bool,
     /// Debug level, human format.
     pub(crate) debug: bool,
     /// Threads for sockets and doors.
@@ -41,9 +45,25 @@ impl Settings {
         host.cluster_name = read.text("cluster_name")?;
         host.advertise = read.text("peer_advertise_addr")?;
         host.bootstrap = read.bool("bootstrap_cluster")?;
+        host.initial_peers = peers(&read.optional("initial_peers").unwrap_or_default())
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(id, address)| (HostId(id.to_owned()), address.to_owned()))
+            .collect();
+        host.join = read
+            .optional("join")
+            .map_or_else(Vec::new, |list| addresses(&list).into_iter().map(str::to_owned).collect());
+        host.service = read.optional("service_advertise_addr").unwrap_or_default();
+        let own = host.initial_peers.iter().find(|(id, _)| *id == host.host);
+        let mut advertise_open = resolved.is_default("peer_advertise_addr");
+        if advertise_open && let Some((_, address)) = own {
+            host.advertise.clone_from(address);
+            advertise_open = false;
+        }
         host.data_dir = PathBuf::from(read.text("db_data_dir")?);
         host.peer_dir = PathBuf::from(read.text("peer_data_dir")?);
         host.task_shards = u32::try_from(read.number("task_shards")?).unwrap_or(u32::MAX);
+        host.replication = u32::try_from(read.number("replication")?).unwrap_or(u32::MAX);
         host.log_mode = match read.text("log_mode")? {
             mode if mode == log_mode_name(LogMode::Inline) => LogMode::Inline,
             _ => LogMode::Thread,
@@ -59,6 +79,8 @@ impl Settings {
             bind: read.text("bind_addr")?.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             service_port: read.port("service_port")?,
             metrics_port: read.port("metrics_port")?,
+            peer_port: read.port("peer_port")?,
+            advertise_open,
             debug: read.bool("debug_logging_enabled")?,
             worker_threads: read.size("worker_threads")?,
         };
@@ -74,13 +96,52 @@ impl Settings {
                     .into(),
             ));
         }
-        if self.service_port == self.metrics_port && self.service_port != 0 {
-            let port = self.service_port;
+        let ports = [
+            ("service_port", self.service_port),
+            ("metrics_port", self.metrics_port),
+            ("peer_port", self.peer_port),
+        ];
+        for (at, (name, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[at + 1..].iter().find(|(_, other)| other == port && *port != 0) {
+                return Err(Error::Together(format!(
+                    "{name} and {other} are both {port}; give them different ones"
+                )));
+            }
+        }
+        self.check_beginning()
+    }
+
+    /// There is one way to begin.
+    fn check_beginning(&self) -> Result<(), Error> {
+        let host = &self.host;
+        let ways = [
+            ("bootstrap_cluster", host.bootstrap),
+            ("initial_peers", !host.initial_peers.is_empty()),
+            ("join", !host.join.is_empty()),
+        ];
+        let given: Vec<&str> = ways.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        if given.len() > 1 {
             return Err(Error::Together(format!(
-                "service_port and metrics_port are both {port}; give them different ones"
+                "{} are both set: a host forms a cluster alone (bootstrap_cluster), forms one with others \
+                 (initial_peers), or joins one (join); choose one",
+                given.join(" and ")
             )));
         }
+        if !host.initial_peers.is_empty() {
+            host.founding().map_err(|error| Error::Together(error.to_string()))?;
+        }
         Ok(())
+    }
+
+    /// Fills in the addresses that were left open, now that the ports are bound.
+    pub(crate) fn reached_at(&mut self, service_port: u16, peer_port: u16) {
+        let name = |address: &str| address.rsplit_once(':').map_or("127.0.0.1", |(name, _)| name).to_owned();
+        if self.advertise_open {
+            self.host.advertise = format!("{}:{peer_port}", name(&self.host.advertise));
+        }
+        if self.host.service.is_empty() {
+            self.host.service = format!("{}:{service_port}", name(&self.host.advertise));
+        }
     }
 }
 
@@ -100,6 +161,10 @@ impl Reader<'_> {
             Value::Text(text) => Ok(text.clone()),
             other => unreachable!("{name} is text by its kind, not {other:?}"),
         }
+    }
+
+    fn optional(&self, name: &str) -> Option<String> {
+        self.0.0.contains_key(name).then(|| self.text(name).ok()).flatten()
     }
 
     fn number(&self, name: &str) -> Result<u64, Error> {

@@ -101,9 +101,26 @@ fn each_mistake_is_one_line_that_names_source_and_key() {
         (line(&[], &[id], "a = = 1"), "z4.toml: this is not TOML: "),
         (line(&[], &[id], "{\"a\": }"), "z4.json: this is not JSON: "),
         (
-            line(&[], &[id, ("Z4_JOIN", "b:1")], ""),
-            "environment variable Z4_JOIN: not offered by this version, ",
+            line(&[], &[id, ("Z4_JOIN", "b:1,c")], ""),
+            "environment variable Z4_JOIN: \"b:1,c\" is not a list of host:port, separated by commas",
         ),
+        (
+            line(&[], &[id, ("Z4_INITIAL_PEERS", "a:1,b:2")], ""),
+            "environment variable Z4_INITIAL_PEERS: \"a:1,b:2\" is not a list of id=host:port, separated by commas, as in ",
+        ),
+        (
+            line(&[], &[id, ("Z4_INITIAL_PEERS", "b=b:1,c=c:1")], ""),
+            "Z4_INITIAL_PEERS: this host, a, is not one of them; name it there as it is named by Z4_PEER_ID",
+        ),
+        (
+            line(&[], &[id, ("Z4_INITIAL_PEERS", "a=a:1,b=a:1")], ""),
+            "Z4_INITIAL_PEERS: address a:1 is that of host a",
+        ),
+        (
+            line(&[], &[id, ("Z4_INITIAL_PEERS", "a=a:1")], "bootstrap_cluster = true"),
+            "bootstrap_cluster and initial_peers are both set: ",
+        ),
+        (line(&[("peer_port", "2112")], &[id], ""), "metrics_port and peer_port are both 2112"),
         (
             line(&[("cache_bytes", "12XB")], &[id], ""),
             "flag --cache-bytes: \"12XB\" is not a size such as 64MiB",
@@ -119,6 +136,22 @@ fn each_mistake_is_one_line_that_names_source_and_key() {
     for (line, expected) in cases {
         assert!(line.starts_with(expected), "{line}\n  does not begin with\n{expected}");
     }
+}
+
+#[test]
+fn other_hosts_are_told_where_this_one_is_reached() {
+    let reached = |environment: &[(&str, &str)]| {
+        let resolved = load(&[], environment, "peer_id = \"a\"").expect("is fine");
+        let mut settings = Settings::new(&resolved).expect("is fine");
+        settings.reached_at(7, 8);
+        (settings.host.advertise, settings.host.service)
+    };
+    let both = |advertise: &str, service: &str| (advertise.to_owned(), service.to_owned());
+    assert_eq!(reached(&[]), both("127.0.0.1:8", "127.0.0.1:7"));
+    assert_eq!(reached(&[("Z4_PEER_ADVERTISE_ADDR", "h:1")]), both("h:1", "h:7"));
+    assert_eq!(reached(&[("Z4_INITIAL_PEERS", "a=h:1, b=i:1")]), both("h:1", "h:7"));
+    let given = [("Z4_PEER_ADVERTISE_ADDR", "h:1"), ("Z4_SERVICE_ADVERTISE_ADDR", "s:2")];
+    assert_eq!(reached(&given), both("h:1", "s:2"));
 }
 
 #[test]

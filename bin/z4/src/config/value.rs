@@ -17,13 +17,16 @@ pub(crate) enum Raw {
 pub(crate) enum Kind {
     /// 1 to 255 printable characters without spaces: it stands in files, logs and lists.
     Name,
-    Text,
     Path,
     Bool,
     Port,
     Ip,
     /// host:port
     Address,
+    /// host:port,…
+    Addresses,
+    /// id=host:port,…
+    Peers,
     Count {
         least: u64,
         most: u64,
@@ -99,12 +102,33 @@ fn parse_text(kind: Kind, text: &str) -> Result<(), &'static str> {
         Kind::Path if text.is_empty() || text.contains('\0') => Err("a path"),
         Kind::Ip if text.parse::<IpAddr>().is_err() => Err("an IP address such as 127.0.0.1 or ::"),
         Kind::Address if !is_address(text) => Err("host:port"),
+        Kind::Addresses if !addresses(text).iter().all(|address| is_address(address)) => {
+            Err("a list of host:port, separated by commas")
+        }
+        Kind::Peers if peers(text).is_none() => {
+            Err("a list of id=host:port, separated by commas, as in a=host-a:6356,b=host-b:6356")
+        }
         Kind::OneOf(choices) if !choices.contains(&text) => Err(match choices {
             ["thread", "inline"] => "thread or inline",
             _ => "one of the choices",
         }),
         _ => Ok(()),
     }
+}
+
+/// Returns the parts of a list; spaces around them do not count.
+pub(crate) fn addresses(text: &str) -> Vec<&str> {
+    text.split(',').map(str::trim).collect()
+}
+
+/// Returns the ids and addresses in a list of peers; None if it is not one.
+pub(crate) fn peers(text: &str) -> Option<Vec<(&str, &str)>> {
+    let peer = |part| {
+        let (id, address): (&str, &str) = str::split_once(part, '=')?;
+        let (id, address) = (id.trim(), address.trim());
+        (parse_text(Kind::Name, id).is_ok() && is_address(address)).then_some((id, address))
+    };
+    addresses(text).into_iter().map(peer).collect()
 }
 
 /// Returns bytes with the largest unit that divides them.

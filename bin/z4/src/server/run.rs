@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
-use z4_host::Host;
+use z4_host::{Host, Network};
 use z4_multiraft::Fault;
 use z4_types::Kind;
 
@@ -21,6 +21,8 @@ use crate::config::Settings;
 const FAULT: u8 = 3;
 /// A second signal ended the process.
 const CUT: i32 = 1;
+/// Other hosts have so long to take over what this one leads.
+const HAND_OVER_MAX: Duration = Duration::from_millis(1_500);
 /// The last checkpoint has so long after the doors are closed, so that all is over within ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
@@ -40,17 +42,21 @@ pub(crate) fn serve(settings: Settings, print_ports: bool) -> Result<ExitCode> {
     code
 }
 
-async fn live(settings: Settings, print_ports: bool) -> Result<ExitCode> {
+async fn live(mut settings: Settings, print_ports: bool) -> Result<ExitCode> {
     let service = bind(&settings, settings.service_port, "service_port").await?;
     let metrics = bind(&settings, settings.metrics_port, "metrics_port").await?;
+    let peers = bind(&settings, settings.peer_port, "peer_port").await?;
     let (service_address, metrics_address) = (service.local_addr()?, metrics.local_addr()?);
+    let peer_address = peers.local_addr()?;
     if print_ports {
-        say_ports(service_address, metrics_address)?;
+        say_ports(service_address, metrics_address, peer_address)?;
     }
+    settings.reached_at(service_address.port(), peer_address.port());
     let (ended, mut fault) = oneshot::channel();
     let config = settings.host.clone();
+    let network = Network { runtime: tokio::runtime::Handle::current(), listener: peers };
     let started = tokio::task::spawn_blocking(move || {
-        Host::start(&config, move |result| drop(ended.send(result.clone())))
+        Host::start_with(&config, network, move |result| drop(ended.send(result.clone())))
     });
     let host = Arc::new(started.await.context("the host panicked while starting")??);
     let mut signals = Signals::new()?;
@@ -65,6 +71,7 @@ async fn live(settings: Settings, print_ports: bool) -> Result<ExitCode> {
         cluster = %identity.cluster_name,
         service = %service_address,
         metrics = %metrics_address,
+        peers = %peer_address,
         "z4 is listening"
     );
     tokio::select! {
@@ -76,6 +83,15 @@ async fn live(settings: Settings, print_ports: bool) -> Result<ExitCode> {
         tracing::warn!(signal = name, "stopping at once; the next start replays the log");
         std::process::exit(CUT);
     });
+    // While the doors are open: calls go to the new leaders.
+    let leader = Arc::clone(&host);
+    let handed = tokio::task::spawn_blocking(move || leader.hand_over(HAND_OVER_MAX));
+    tokio::select! {
+        result = &mut fault => return Ok(report(result.ok().and_then(Result::err).as_ref())),
+        joined = handed => if let Err(error) = joined {
+            tracing::error!(%error, "leadership could not be handed over");
+        },
+    }
     stop.send_replace(true);
     tokio::select! {
         result = &mut fault => return Ok(report(result.ok().and_then(Result::err).as_ref())),
@@ -141,8 +157,12 @@ async fn bind(settings: &Settings, port: u16, key: &str) -> Result<TcpListener> 
     })
 }
 
-fn say_ports(service: SocketAddr, metrics: SocketAddr) -> Result<()> {
-    let line = serde_json::json!({ "service_port": service.port(), "metrics_port": metrics.port() });
+fn say_ports(service: SocketAddr, metrics: SocketAddr, peers: SocketAddr) -> Result<()> {
+    let line = serde_json::json!({
+        "service_port": service.port(),
+        "metrics_port": metrics.port(),
+        "peer_port": peers.port(),
+    });
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("the ports cannot be printed")
 }

@@ -1,7 +1,8 @@
 //! The routes and their server.
 //!
 //! `/healthz` says that the process runs and answers; restart it when it does not. `/readyz` says that it serves:
-//! every shard here has a leader and the host is not stopping; send no traffic while it does not.
+//! the host belongs to a cluster, every shard here has a leader and the host is not stopping; send no traffic while it
+//! does not.
 
 use std::time::Duration;
 
@@ -69,12 +70,13 @@ async fn ready(State(door): State<Door>) -> Response {
     let leaderless: Option<Vec<u32>> = look(&door).await.map(|snapshot| {
         snapshot.groups.iter().filter(|group| group.leader == 0).map(|group| group.shard.0).collect()
     });
-    let ready = !stopping && leaderless.as_ref().is_some_and(Vec::is_empty);
+    let joined = door.handle.is_joined();
+    let ready = !stopping && joined && leaderless.as_ref().is_some_and(Vec::is_empty);
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let answers = leaderless.is_some();
     let shards = leaderless.unwrap_or_default();
     let body = format!(
-        "{{\"ready\":{ready},\"stopping\":{stopping},\"answers\":{answers},\"shards_without_leader\":{shards:?}}}\n"
+        "{{\"ready\":{ready},\"stopping\":{stopping},\"joined\":{joined},\"answers\":{answers},\"shards_without_leader\":{shards:?}}}\n"
     );
     (code, [(CONTENT_TYPE, JSON)], body).into_response()
 }

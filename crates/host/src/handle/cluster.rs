@@ -1,13 +1,16 @@
 //! The calls of a handle that concern the cluster: where a shard is led, and changes of the registry.
 
+use tokio::sync::oneshot;
 use z4_multiraft::Input;
 use z4_registry::{Command, Refusal};
 use z4_types::{HostId, ShardId};
 
-use super::{Handle, reply};
+use super::Handle;
+use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::machine::HostWrite;
 use crate::registry_shard::RegistryChange;
+use crate::shard::reply;
 
 /// Where a call for a shard goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,34 +32,46 @@ impl Handle {
     /// Returns where `shard` is led, as far as this host knows; its knowledge may be a moment old.
     #[must_use]
     pub fn route(&self, shard: ShardId) -> Route {
-        match self.registry().replica_on(shard, &self.identity().host) {
-            Some(_) => Route::Here,
-            None => Route::Nowhere,
+        let known = self.shared.runner.leaders().of(shard);
+        if known.is_some_and(|leader| leader.here) {
+            return Route::Here;
+        }
+        let told = || self.shared.cluster.as_ref()?.told_leader(shard);
+        let replica = known.map(|leader| leader.replica).filter(|id| *id > 0).or_else(told);
+        let registry = self.registry();
+        match replica.and_then(|id| registry.host_of_replica(shard, id)) {
+            // Its own door would be a circle: what this host knew is a moment old.
+            Some(host) if !host.service.is_empty() && host.id != self.identity().host => {
+                Route::There { host: host.id.clone(), service: host.service.clone() }
+            }
+            _ => Route::Nowhere,
         }
     }
 
-    /// Changes the registry. Returns once the change is applied here.
+    /// Changes the registry, through whichever host leads it. Waits for a leader, for as long as nothing was proposed.
     ///
     /// # Errors
-    /// `Registry` if it is refused; `NotLeader`, `Stopping`: nothing was proposed; `Unknown`: it may or may not have
-    /// happened, a repeat is safe.
+    /// `Registry` if it is refused; `NotLeader`, `NotJoined`, `Stopping`: nothing was proposed; `Unknown`: it may or may
+    /// not have happened; `Peer` if the leader could not do it.
     pub async fn change(&self, command: Command) -> Result<(), Error> {
-        self.refuse_if_stopping()?;
+        self.refuse_if_idle()?;
+        if let Some(cluster) = &self.shared.cluster {
+            return cluster.change(command).await;
+        }
         let (reply, answer) = reply();
         let change = RegistryChange { command, reply };
         self.shared.runner.send(Input::Write(ShardId(0), HostWrite::Registry(change)));
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 
-    /// Adds the host that waits at `address`, its peer port's host:port, under its name `host`.
+    /// Adds the host that waits at `address`, its peer port's host:port, under its name `host`. A host that is a member
+    /// already stays one.
     ///
     /// # Errors
     /// `NoPeerPort`; `Peer` if no such host answers there; otherwise as [`Handle::change`].
-    #[expect(clippy::unused_async, reason = "asks the other host once this one has a transport")]
     pub async fn add_peer(&self, host: HostId, address: String) -> Result<(), Error> {
-        self.refuse_if_stopping()?;
-        tracing::debug!(%host, address, "no peer port");
-        Err(Error::NoPeerPort)
+        self.refuse_if_idle()?;
+        self.cluster()?.add_peer(host, address).await
     }
 
     /// Removes a host for good; its replicas are placed elsewhere.
@@ -64,17 +79,20 @@ impl Handle {
     /// # Errors
     /// As [`Handle::change`].
     pub async fn remove_peer(&self, host: HostId) -> Result<(), Error> {
-        self.change(Command::RemoveHost { host }).await
+        self.refuse_if_idle()?;
+        match &self.shared.cluster {
+            Some(cluster) => cluster.remove_peer(host).await,
+            None => self.change(Command::RemoveHost { host }).await,
+        }
     }
 
     /// Hands the leadership of `shard`, which this host must have, over to the replica on host `to`. Returns when that
     /// has begun; [`Handle::route`] tells when it has happened.
     ///
     /// # Errors
-    /// `NoSuchShard`; `NotLeader`; `Registry` if `to` is no member or has no voter of the shard.
-    #[expect(clippy::unused_async, reason = "asks the driver once it can hand over")]
+    /// `NoSuchShard`; `NotLeader`; `Registry` if `to` is no member or has no voter of the shard that answers.
     pub async fn transfer_leader(&self, shard: ShardId, to: HostId) -> Result<(), Error> {
-        self.refuse_if_stopping()?;
+        self.refuse_if_idle()?;
         let registry = self.registry();
         if registry.shard(shard).is_none() {
             return Err(Error::NoSuchShard(shard));
@@ -88,7 +106,21 @@ impl Handle {
         if to == self.identity().host {
             return Ok(());
         }
-        Err(Refusal::Invalid(format!("host {to} has no voter of shard {shard}")).into())
+        let no_voter = || Refusal::Invalid(format!("host {to} has no voter of shard {shard}"));
+        let replica = registry.replica_on(shard, &to).ok_or_else(no_voter)?.id;
+        let (reply, answer) = oneshot::channel();
+        self.shared.runner.look(move |driver| drop(reply.send(driver.transfer_leader(shard, replica))));
+        match answer.await.map_err(|_| Error::Stopping)? {
+            Ok(()) => Ok(()),
+            Err(z4_consensus::Error::Refused(_, why)) => {
+                Err(Refusal::Invalid(format!("shard {shard} cannot be handed to host {to}: {why}")).into())
+            }
+            Err(_) => Err(Error::NotLeader(shard)),
+        }
+    }
+
+    fn cluster(&self) -> Result<&Cluster, Error> {
+        self.shared.cluster.as_deref().ok_or(Error::NoPeerPort)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use z4_multiraft::{Refuse, Refused};
 use z4_store::View;
 use z4_tasks::command::Settlement;
@@ -18,6 +19,13 @@ use crate::error::Error;
 
 /// Called exactly once, on the driver's thread: must not block.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, Error>) + Send>;
+
+/// Returns a reply that ends in a channel, and the channel's end.
+pub(crate) fn reply<T: Send + 'static>() -> (Reply<T>, oneshot::Receiver<Result<T, Error>>) {
+    let (sender, receiver) = oneshot::channel();
+    // A caller that stopped waiting is no error.
+    (Box::new(move |answer| drop(sender.send(answer))), receiver)
+}
 
 /// A change of a task shard.
 pub enum Write {

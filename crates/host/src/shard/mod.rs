@@ -36,6 +36,7 @@ use crate::rows::{Rows, RowsRef};
 use delivery::{Asked, Backlog, Consumers};
 use room::{DELIVERY_OVERHEAD, metadata_weight};
 
+pub(crate) use call::reply;
 pub use call::{Delivery, Read, Reply, Write};
 pub use delivery::{ConsumerId, Deliver};
 pub use metrics::TaskMetrics;

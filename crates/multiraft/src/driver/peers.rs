@@ -84,6 +84,11 @@ impl Peers {
         self.deleting.insert(shard);
     }
 
+    /// Has the log told that the base holds the entries up to `through`.
+    pub(super) fn release(&mut self, shard: ShardId, through: Index) {
+        self.orders.push(LogOrder::Release(shard, through));
+    }
+
     /// Returns whether a removed group is not gone yet.
     pub(super) fn is_removing(&self, shard: ShardId) -> bool {
         self.deleting.contains(&shard)

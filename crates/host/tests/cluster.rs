@@ -1,0 +1,305 @@
+//! Three hosts in one process, over real sockets and disks: they form a cluster, grow one, lose a host, and lose a disk.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::time::{sleep, timeout};
+use z4_host::{Config, Error, Handle, Host, Network, Route};
+use z4_registry::Registry;
+use z4_tasks::command::{Due, NewTask};
+use z4_types::{HostId, Kind, Priority, QueueName, ShardId};
+
+/// Elections and snapshots on a busy machine take their time; a promise that is kept at all is kept by then.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A host that can be stopped and started again.
+struct Machine {
+    config: Config,
+    port: u16,
+    dir: PathBuf,
+    host: Option<Host>,
+}
+
+struct Machines {
+    all: Vec<Machine>,
+    _dir: TempDir,
+}
+
+/// Returns machines named `a`, `b`, …, not started, and their peer ports, which nobody else has.
+async fn machines(count: usize) -> (Machines, Vec<TcpListener>) {
+    // Shown with a test that fails. Another test of this process may have done it before.
+    let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut all, mut listeners) = (Vec::new(), Vec::new());
+    for name in ["a", "b", "c"].into_iter().take(count) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let own = dir.path().join(name);
+        let mut config = Config::single(name, &own);
+        config.bootstrap = false;
+        config.advertise = format!("127.0.0.1:{port}");
+        config.service = format!("{name}:6355");
+        config.task_shards = 2;
+        config.sizes.segment_bytes = 1 << 20;
+        all.push(Machine { config, port, dir: own, host: None });
+        listeners.push(listener);
+    }
+    (Machines { all, _dir: dir }, listeners)
+}
+
+impl Machine {
+    fn start(&mut self, listener: TcpListener) {
+        let network = Network { runtime: runtime::Handle::current(), listener };
+        self.host = Some(Host::start_with(&self.config, network, |_| {}).expect("starts"));
+    }
+
+    /// Starts it where it was.
+    async fn start_again(&mut self) {
+        let bound =
+            until("the port is free", || async { TcpListener::bind(("127.0.0.1", self.port)).await.ok() });
+        let listener = bound.await;
+        self.start(listener);
+    }
+
+    fn handle(&self) -> Handle {
+        self.host.as_ref().expect("runs").handle().clone()
+    }
+
+    fn stop(&mut self) {
+        self.host.take().expect("runs").stop().expect("stops in good order");
+    }
+
+    fn address(&self) -> String {
+        self.config.advertise.clone()
+    }
+
+    fn id(&self) -> HostId {
+        self.config.host.clone()
+    }
+}
+
+impl Machines {
+    fn running(&self) -> Vec<Handle> {
+        self.all.iter().filter(|machine| machine.host.is_some()).map(Machine::handle).collect()
+    }
+
+    /// Waits until `registry` holds on every running host.
+    async fn agree(&self, what: &str, registry: impl Fn(&Registry) -> bool) {
+        until(what, || async { self.running().iter().all(|h| registry(&h.registry())).then_some(()) }).await;
+    }
+
+    /// Waits until each group has the voters that the registry wants, so many, and nobody else.
+    async fn have_voters(&self, count: usize) {
+        until("every group has its voters", || async {
+            let mut led = 0;
+            for handle in self.running() {
+                let registry = handle.registry();
+                for group in handle.groups().await.ok()?.iter().filter(|group| group.leading) {
+                    let wanted: Vec<u64> =
+                        registry.shard(group.shard)?.voters().map(|replica| replica.id).collect();
+                    let members = &group.membership;
+                    let others = members.learners.len() + members.voters_outgoing.len();
+                    if members.voters != wanted || wanted.len() != count || others > 0 {
+                        return None;
+                    }
+                    led += 1;
+                }
+            }
+            (led == 3).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until some running host has taken a task into `queue`; returns its position.
+    async fn push(&self, queue: &QueueName) -> usize {
+        until("a task is pushed", || async {
+            for (at, machine) in self.all.iter().enumerate().filter(|(_, machine)| machine.host.is_some()) {
+                let handle = machine.handle();
+                if handle.route(handle.shard_of(queue)) == Route::Here
+                    && let Ok(created) = handle.create(queue.clone(), None, &[task()]).await
+                {
+                    assert!(created[0].is_ok(), "{created:?}");
+                    return Some(at);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    /// Waits until `queue` has so many tasks, by its leader.
+    async fn count(&self, queue: &QueueName, waiting: u64) {
+        until("the tasks are there", || async {
+            for handle in self.running() {
+                if handle.route(handle.shard_of(queue)) == Route::Here
+                    && let Ok((_, info)) = handle.queue(queue.clone()).await
+                {
+                    assert_eq!(info.stats.waiting, waiting, "none is lost, none is there twice");
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+    }
+}
+
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut holds: impl FnMut() -> F) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = holds().await {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it did not come to pass that {what}"))
+}
+
+fn task() -> NewTask {
+    NewTask {
+        payload: vec![7; 10].into(),
+        metadata: Vec::new(),
+        due: Due::Now,
+        priority: Priority::default(),
+        max_attempts: None,
+        retry: None,
+        ttl: None,
+        request: None,
+    }
+}
+
+fn queue(name: &str) -> QueueName {
+    QueueName::new(name).expect("valid")
+}
+
+/// Starts three hosts that form a cluster together, and waits until they have.
+async fn formed() -> Machines {
+    let (mut machines, listeners) = machines(3).await;
+    let peers: Vec<_> = machines.all.iter().map(|machine| (machine.id(), machine.address())).collect();
+    for (machine, listener) in machines.all.iter_mut().zip(listeners) {
+        machine.config.initial_peers.clone_from(&peers);
+        machine.start(listener);
+    }
+    machines.have_voters(3).await;
+    // Each has said which disk is its own, and where its door is.
+    machines
+        .agree("all have announced themselves", |registry| {
+            registry.members().filter(|host| host.instance != 0 && !host.service.is_empty()).count() == 3
+        })
+        .await;
+    machines
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_hosts_form_a_cluster_and_go_on_without_one_of_them() {
+    let mut machines = formed().await;
+    let mail = queue("mail");
+    let leader = machines.push(&mail).await;
+    let shard = machines.all[leader].handle().shard_of(&mail);
+    for machine in &machines.all {
+        let (handle, leader_id) = (machine.handle(), machines.all[leader].id());
+        until("every host knows the leader and its door", || async {
+            Some(match handle.route(shard) {
+                Route::Here => assert_eq!(handle.identity().host, leader_id),
+                Route::There { host, service } if host == leader_id => {
+                    assert_eq!(service, format!("{host}:6355"));
+                }
+                _ => return None,
+            })
+        })
+        .await;
+    }
+    machines.all[leader].stop();
+    let next = machines.push(&mail).await;
+    assert_ne!(next, leader);
+    machines.count(&mail, 2).await;
+    machines.all[leader].start_again().await;
+    let handle = machines.all[leader].handle();
+    until("it follows and has caught up", || async {
+        let groups = handle.groups().await.ok()?;
+        let led = groups.iter().find(|group| group.shard == shard)?;
+        (led.leader > 0 && !led.leading && led.applied.0 >= 3).then_some(())
+    })
+    .await;
+    // Handed over on purpose, back to where it was.
+    let (to, from) = (machines.all[leader].id(), machines.all[next].handle());
+    until("the leader hands over", || async { from.transfer_leader(shard, to.clone()).await.ok() }).await;
+    until("the other leads", || async { (handle.route(shard) == Route::Here).then_some(()) }).await;
+    machines.count(&mail, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_one_host_grows_by_an_operator_and_by_a_host_that_joins_and_shrinks() {
+    let (mut machines, listeners) = machines(3).await;
+    let mut listeners = listeners.into_iter();
+    let mail = queue("mail");
+    machines.all[0].config.bootstrap = true;
+    machines.all[0].start(listeners.next().expect("three"));
+    machines.push(&mail).await;
+
+    machines.all[1].start(listeners.next().expect("three"));
+    let (first, waiting) = (machines.all[0].handle(), machines.all[1].handle());
+    let (b, at_b) = (machines.all[1].id(), machines.all[1].address());
+    assert!(!waiting.is_joined());
+    assert_eq!(waiting.create(mail.clone(), None, &[task()]).await.err(), Some(Error::NotJoined));
+    assert_eq!(waiting.route(waiting.shard_of(&mail)), Route::Nowhere);
+    let wrong = first.add_peer(HostId("x".into()), at_b.clone()).await.expect_err("b is not x");
+    assert_eq!(wrong.kind(), Kind::Invalid, "{wrong}");
+    first.add_peer(b.clone(), at_b.clone()).await.expect("is added");
+    first.add_peer(b.clone(), at_b.clone()).await.expect("and may be added again");
+    machines.have_voters(2).await;
+    assert!(waiting.is_joined());
+
+    // By way of whichever host: one that does not lead the registry says who does.
+    machines.all[2].config.join = vec![at_b];
+    machines.all[2].start(listeners.next().expect("three"));
+    machines.have_voters(3).await;
+    machines.agree("all know all", |registry| registry.members().count() == 3).await;
+
+    machines.all[0].stop();
+    machines.push(&mail).await;
+    machines.count(&mail, 2).await;
+    let last = machines.all[2].handle();
+    until("the host that is gone is removed", || async { last.remove_peer(HostId("a".into())).await.ok() })
+        .await;
+    machines.have_voters(2).await;
+    machines
+        .agree("it has left everywhere", |registry| {
+            registry.members().count() == 2 && !registry.holds_replicas(&HostId("a".into()))
+        })
+        .await;
+    machines.push(&mail).await;
+    machines.count(&mail, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_lost_its_disk_comes_back_as_another_replica() {
+    let mut machines = formed().await;
+    let mail = queue("mail");
+    machines.push(&mail).await;
+    let registry = machines.all[2].handle().registry();
+    let (c, old) = (machines.all[2].id(), registry.host(&machines.all[2].id()).map(|host| host.instance));
+    let replica = |registry: &Registry| registry.replica_on(ShardId(0), &c).map(|replica| replica.id);
+    let before = replica(&registry);
+    machines.all[2].stop();
+    std::fs::remove_dir_all(&machines.all[2].dir).expect("the disk is gone");
+    machines.all[2].start_again().await;
+    machines
+        .agree("it is admitted under its name, with another disk and new replicas", |registry| {
+            registry.is_known()
+                && registry.host(&c).map(|host| host.instance) != old
+                && replica(registry) > before
+        })
+        .await;
+    machines.have_voters(3).await;
+    machines.count(&mail, 1).await;
+    // It counts again: another may go.
+    machines.all[0].stop();
+    machines.push(&mail).await;
+    machines.count(&mail, 2).await;
+}
