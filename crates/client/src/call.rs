@@ -1,7 +1,8 @@
 //! One unary call: deadline, retries, and the move to another host.
 //!
 //! Each attempt gets what is left of the deadline. A failure is retried if trying again can help and there is time
-//! for the wait; otherwise the caller gets it at once, not at the deadline.
+//! for the wait; otherwise the caller gets it at once, not at the deadline. A host that does not lead and says who does
+//! is believed: the next attempt goes there at once.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use z4_types::Kind;
 
 use crate::Error;
 use crate::backoff::Backoff;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{About, Endpoints};
 
 /// The server gives up this much later than we do, so that our message, which names the host, is the one seen.
 const SERVER_GRACE: Duration = Duration::from_millis(100);
@@ -22,6 +23,9 @@ const SERVER_GRACE: Duration = Duration::from_millis(100);
 /// No attempt begins with less time than this. It would end at the deadline before it is answered, and turn a clear
 /// "nothing was done" into "it may have been done".
 pub(crate) const ATTEMPT_MIN: Duration = Duration::from_millis(10);
+
+/// Hosts that may send a call on to the leader without a wait in between. More, and they do not agree yet.
+pub(crate) const HOPS_MAX: u32 = 2;
 
 /// Longest span of time anything waits: builders cut longer ones. Nobody means more, and clocks cannot add everything.
 pub(crate) const SPAN_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -59,6 +63,7 @@ pub(crate) struct Rules {
 pub(crate) async fn call<Req, Rep, Send, Answer>(
     endpoints: &Endpoints,
     rules: Rules,
+    about: About<'_>,
     again: Again,
     request: Req,
     send: Send,
@@ -70,9 +75,9 @@ where
 {
     let until = Instant::now() + rules.timeout;
     let mut backoff = Backoff::default();
-    let mut refused = 0;
+    let (mut refused, mut hops) = (0, 0);
     loop {
-        let (address, channel) = endpoints.current();
+        let (address, channel) = endpoints.to(about);
         let mut attempt = Request::new(request.clone());
         attempt.set_timeout(until.saturating_duration_since(Instant::now()) + SERVER_GRACE);
         let error = match timeout_at(until, send(channel, attempt)).await {
@@ -80,11 +85,13 @@ where
             Ok(Err(status)) => named(status.into(), &address),
             Err(_) => deadline(&address, rules.timeout),
         };
-        if error.blames_host() {
-            endpoints.failed(&address);
-        }
+        let led = learn(endpoints, about, &address, &error);
         if !again.allows(&error) {
             return Err(error);
+        }
+        if led && hops < HOPS_MAX {
+            hops += 1;
+            continue;
         }
         if error.reason() == reason::UNREACHABLE {
             refused += 1;
@@ -102,6 +109,20 @@ where
             return Err(error);
         }
     }
+}
+
+/// Remembers what a failure says of the host that was asked. Returns whether another one is known to lead.
+pub(crate) fn learn(endpoints: &Endpoints, about: About<'_>, address: &str, error: &Error) -> bool {
+    if let Some(leader) = error.leader() {
+        endpoints.forget(about);
+        return leader != address && endpoints.leads(about, leader);
+    }
+    if error.blames_host() {
+        endpoints.failed(address);
+    } else if error.kind() == Kind::Unavailable {
+        endpoints.forget(about);
+    }
+    false
 }
 
 /// Returns the error of a call that `address` did not answer in time.
@@ -153,6 +174,42 @@ mod tests {
         assert_eq!(create.await.expect("no panic"), Ok(TaskId(7)));
     }
 
+    /// A host that does not lead says who does, and a host that forwarded says who answered.
+    #[tokio::test]
+    async fn calls_follow_the_leader_at_once_and_stay_with_it() {
+        let (mut follower, mut leader) = (Fake::start().await, Fake::start().await);
+        let client = Client::connect([follower.address.as_str()]).expect("address");
+        let create = |queue: &'static str| {
+            let client = client.clone();
+            tokio::spawn(async move { client.create(queue, NewTask::new("x")).await })
+        };
+        let done = || v1::CreateTaskResponse { id: TaskId(7).to_string(), ..Default::default() };
+
+        let first = create("mail");
+        let refusal = Failure::new(Kind::Unavailable, reason::NOT_LEADER, "not me")
+            .with_leader("b", leader.address.as_str())
+            // It would not be asked before the test's end, were it not for the leader's name.
+            .with_retry_after(Duration::from_secs(3_600));
+        let asked = follower.creates.recv().await.expect("the server runs");
+        let id = asked.request.task.clone().unwrap_or_default().request_id;
+        asked.answer(Err(refusal.to_status()));
+        let asked = leader.creates.recv().await.expect("the server runs");
+        assert_eq!(asked.request.task.clone().unwrap_or_default().request_id, id, "the same call");
+        asked.answer(Ok(done()));
+        assert_eq!(first.await.expect("no panic"), Ok(TaskId(7)));
+        let second = create("mail");
+        leader.creates.recv().await.expect("remembered").answer(Ok(done()));
+        assert_eq!(second.await.expect("no panic"), Ok(TaskId(7)));
+
+        let other = create("sms");
+        let forwarded = v1::CreateTaskResponse { forwarded_to: leader.address.clone(), ..done() };
+        follower.creates.recv().await.expect("its leader is not known").answer(Ok(forwarded));
+        assert_eq!(other.await.expect("no panic"), Ok(TaskId(7)));
+        let again = create("sms");
+        leader.creates.recv().await.expect("named by the reply").answer(Ok(done()));
+        assert_eq!(again.await.expect("no panic"), Ok(TaskId(7)));
+    }
+
     /// A refusal says that nothing was done. A deadline that passes while waiting to try again changes nothing about
     /// that, so it must not turn into "it may have been done".
     #[tokio::test(start_paused = true)]
@@ -167,7 +224,9 @@ mod tests {
                     Failure::new(Kind::Unavailable, reason::NO_LEADER, "election").to_status(),
                 )
             };
-            let error = call(&endpoints, rules, Again::Always, (), refuse).await.expect_err("refused");
+            let error = call(&endpoints, rules, About::Nothing, Again::Always, (), refuse)
+                .await
+                .expect_err("refused");
             assert_eq!(
                 (error.kind(), error.reason()),
                 (Kind::Unavailable, reason::NO_LEADER),

@@ -12,18 +12,20 @@ use z4_proto::convert::{self, timestamp};
 use z4_proto::v1::admin_client::AdminClient;
 use z4_proto::v1::tasks_client::TasksClient;
 use z4_proto::{reason, v1};
-use z4_types::{Kind, Millis, TaskId};
+use z4_types::{Kind, Millis, ShardId, TaskId};
 
 use crate::call::{Again, Rules, SPAN_MAX, call};
-use crate::endpoints::Endpoints;
+use crate::endpoints::{About, Endpoints};
 use crate::task::pb_duration;
 use crate::{
-    ConsumerBuilder, Error, Info, NewTask, ProducerBuilder, Pull, PullStream, Queue, Settlement, StoredTask,
-    Task, TaskState, random,
+    ConsumerBuilder, Error, Info, NewTask, ProducerBuilder, Pull, PullStream, Queue, Settlement,
+    ShardPlacement, ShardVerdict, StoredTask, Task, TaskState, random,
 };
 
 /// Deadline of a call that names none.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Deadline of the question for the cluster's hosts, which nobody waits for.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A long poll's deadline is its wait and this much for the way.
 const LEASE_WAIT_MARGIN: Duration = Duration::from_secs(2);
 
@@ -161,6 +163,11 @@ fn admin(channel: Channel) -> AdminClient<Channel> {
     AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
+/// Returns where the hosts of the cluster serve clients.
+fn services(info: &Info) -> impl Iterator<Item = &str> {
+    info.members.iter().map(|member| member.service_address.as_str()).filter(|address| !address.is_empty())
+}
+
 fn incomplete(what: &str) -> Error {
     Error::new(Kind::Internal, reason::INTERNAL, format!("the server's answer has no {what}"))
 }
@@ -177,6 +184,11 @@ pub(crate) fn per_item<T>(
         }
     }
     results
+}
+
+/// A task's id names its shard.
+fn about(id: TaskId) -> About<'static> {
+    About::Shard(id.shard())
 }
 
 /// Returns one id or error per task of a create.
@@ -236,13 +248,40 @@ impl Client {
         self.inner.rules.timeout
     }
 
-    async fn call<Req, Rep, Send, Answer>(&self, again: Again, request: Req, send: Send) -> Result<Rep, Error>
+    async fn call<Req, Rep, Send, Answer>(
+        &self,
+        about: About<'_>,
+        again: Again,
+        request: Req,
+        send: Send,
+    ) -> Result<Rep, Error>
     where
         Req: Clone,
         Send: Fn(Channel, tonic::Request<Req>) -> Answer,
         Answer: Future<Output = Result<tonic::Response<Rep>, tonic::Status>>,
     {
-        call(&self.inner.endpoints, self.inner.rules, again, request, send).await
+        let reply = call(self.endpoints(), self.inner.rules, about, again, request, send).await?;
+        self.look_around();
+        Ok(reply)
+    }
+
+    /// Learns the cluster's other hosts, now and then, in the background: from one address all are known, before that one
+    /// fails. A tool that fails fast is gone by then.
+    pub(crate) fn look_around(&self) {
+        if self.inner.rules.fail_fast || !self.endpoints().look_around() {
+            return;
+        }
+        let client = self.clone();
+        tokio::spawn(async move {
+            let rules = Rules { timeout: LOOK_TIMEOUT, fail_fast: true };
+            let send = |c, r| async move { admin(c).info(r).await };
+            let request = v1::InfoRequest {};
+            match call(client.endpoints(), rules, About::Nothing, Again::IfNotDone, request, send).await {
+                Ok(info) => client.endpoints().learn(services(&info)),
+                // Whoever has a call to make finds out by itself.
+                Err(error) => tracing::debug!(%error, "the cluster's hosts are not known"),
+            }
+        });
     }
 
     /// Creates one task; durable on a majority when it returns. Retried under one request id.
@@ -256,9 +295,10 @@ impl Client {
         }
         let request =
             v1::CreateTaskRequest { queue: queue.into(), task: Some(task), request_id: String::new() };
-        let reply =
-            self.call(Again::Always, request, |c, r| async move { tasks(c).create_task(r).await }).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let about = About::Queue(queue);
+        let send = |c, r| async move { tasks(c).create_task(r).await };
+        let reply = self.call(about, Again::Always, request, send).await?;
+        self.endpoints().leads(about, &reply.forwarded_to);
         Ok(convert::task_id(&reply.id, "id")?)
     }
 
@@ -277,9 +317,10 @@ impl Client {
             tasks: new.into_iter().map(|task| task.0).collect(),
             request_id: random::request_id(),
         };
+        let about = About::Queue(queue);
         let send = |c, r| async move { tasks(c).batch_create_tasks(r).await };
-        let reply = self.call(Again::Always, request, send).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let reply = self.call(about, Again::Always, request, send).await?;
+        self.endpoints().leads(about, &reply.forwarded_to);
         created(asked, reply.ids, reply.errors)
     }
 
@@ -301,8 +342,9 @@ impl Client {
         let timeout = self.timeout().max(wait.saturating_add(LEASE_WAIT_MARGIN));
         let rules = Rules { timeout, ..self.inner.rules };
         let send = |c, r| async move { tasks(c).lease_tasks(r).await };
-        let reply = call(self.endpoints(), rules, Again::IfNotDone, request, send).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let about = About::Queue(&queue);
+        let reply = call(self.endpoints(), rules, about, Again::IfNotDone, request, send).await?;
+        self.endpoints().leads(about, &reply.forwarded_to);
         reply.tasks.into_iter().map(|task| Task::from_pb(task, &queue)).collect()
     }
 
@@ -320,10 +362,12 @@ impl Client {
         settlements: Vec<v1::Settlement>,
     ) -> Result<Vec<Result<(), Error>>, Error> {
         let asked = settlements.len();
+        let first = settlements.first().and_then(|word| word.id.parse().ok());
+        let about = first.map_or(About::Nothing, about);
         let request = v1::SettleRequest { settlements };
-        let reply =
-            self.call(Again::IfNotDone, request, |c, r| async move { tasks(c).settle(r).await }).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let send = |c, r| async move { tasks(c).settle(r).await };
+        let reply = self.call(about, Again::IfNotDone, request, send).await?;
+        self.endpoints().leads(about, &reply.forwarded_to);
         Ok(per_item(std::iter::repeat_n((), asked), reply.errors))
     }
 
@@ -333,9 +377,9 @@ impl Client {
     /// `NotFound` if it never was or has ended; any other kind.
     pub async fn get(&self, id: TaskId) -> Result<StoredTask, Error> {
         let request = v1::GetTaskRequest { id: id.to_string() };
-        let reply =
-            self.call(Again::Always, request, |c, r| async move { tasks(c).get_task(r).await }).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let send = |c, r| async move { tasks(c).get_task(r).await };
+        let reply = self.call(about(id), Again::Always, request, send).await?;
+        self.endpoints().leads(about(id), &reply.forwarded_to);
         StoredTask::from_pb(reply.task.ok_or_else(|| incomplete("task"))?)
     }
 
@@ -345,16 +389,17 @@ impl Client {
     /// Any kind.
     pub async fn list(&self, list: ListTasks) -> Result<Page<StoredTask>, Error> {
         let request = v1::ListTasksRequest {
-            queue: list.queue,
+            queue: list.queue.clone(),
             state: list.state.map_or(v1::TaskState::Unspecified, TaskState::to_pb) as i32,
             from: list.from.map(timestamp),
             to: list.to.map(timestamp),
             page_size: list.page_size,
             page_token: list.page_token,
         };
-        let reply =
-            self.call(Again::Always, request, |c, r| async move { tasks(c).list_tasks(r).await }).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let about = About::Queue(&list.queue);
+        let send = |c, r| async move { tasks(c).list_tasks(r).await };
+        let reply = self.call(about, Again::Always, request, send).await?;
+        self.endpoints().leads(about, &reply.forwarded_to);
         let items = reply.tasks.into_iter().map(StoredTask::from_pb).collect::<Result<_, _>>()?;
         Ok(Page { items, next: Some(reply.next_page_token).filter(|token| !token.is_empty()) })
     }
@@ -365,10 +410,10 @@ impl Client {
     /// Any kind, for the whole batch.
     pub async fn cancel(&self, ids: &[TaskId]) -> Result<Vec<Result<(), Error>>, Error> {
         let request = v1::CancelTasksRequest { ids: ids.iter().map(ToString::to_string).collect() };
-        let reply = self
-            .call(Again::IfNotDone, request, |c, r| async move { tasks(c).cancel_tasks(r).await })
-            .await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let about = ids.first().copied().map_or(About::Nothing, about);
+        let send = |c, r| async move { tasks(c).cancel_tasks(r).await };
+        let reply = self.call(about, Again::IfNotDone, request, send).await?;
+        self.endpoints().leads(about, &reply.forwarded_to);
         Ok(per_item(std::iter::repeat_n((), ids.len()), reply.errors))
     }
 
@@ -377,10 +422,9 @@ impl Client {
     /// # Errors
     /// Any kind.
     pub async fn list_queues(&self, page_size: u32, page_token: &str) -> Result<Page<Queue>, Error> {
-        let request = v1::ListQueuesRequest { page_size, page_token: page_token.into() };
-        let reply =
-            self.call(Again::Always, request, |c, r| async move { tasks(c).list_queues(r).await }).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let request = v1::ListQueuesRequest { page_size, page_token: page_token.into(), shards: Vec::new() };
+        let send = |c, r| async move { tasks(c).list_queues(r).await };
+        let reply = self.call(About::Nothing, Again::Always, request, send).await?;
         let items = reply.queues.into_iter().map(Queue::from_pb).collect::<Result<_, _>>()?;
         Ok(Page { items, next: Some(reply.next_page_token).filter(|token| !token.is_empty()) })
     }
@@ -391,9 +435,10 @@ impl Client {
     /// `NotFound` if no task was ever created in it; any other kind.
     pub async fn get_queue(&self, queue: &str) -> Result<Queue, Error> {
         let request = v1::GetQueueRequest { queue: queue.into() };
-        let reply =
-            self.call(Again::Always, request, |c, r| async move { tasks(c).get_queue(r).await }).await?;
-        self.endpoints().prefer(&reply.forwarded_to);
+        let about = About::Queue(queue);
+        let send = |c, r| async move { tasks(c).get_queue(r).await };
+        let reply = self.call(about, Again::Always, request, send).await?;
+        self.endpoints().leads(about, &reply.forwarded_to);
         Queue::from_pb(reply.queue.ok_or_else(|| incomplete("queue"))?)
     }
 
@@ -402,7 +447,61 @@ impl Client {
     /// # Errors
     /// Any kind.
     pub async fn info(&self) -> Result<Info, Error> {
-        self.call(Again::Always, v1::InfoRequest {}, |c, r| async move { admin(c).info(r).await }).await
+        let send = |c, r| async move { admin(c).info(r).await };
+        self.call(About::Nothing, Again::Always, v1::InfoRequest {}, send).await
+    }
+
+    /// Adds the host that waits at peer address `address` to the cluster, under its name `id`. Its replicas come by
+    /// themselves afterwards.
+    ///
+    /// # Errors
+    /// `Invalid` if it is a member already; any other kind. After `OutcomeUnknown`, [`Client::info`] tells.
+    pub async fn add_peer(&self, id: &str, address: &str) -> Result<(), Error> {
+        let request = v1::AddPeerRequest { id: id.into(), address: address.into() };
+        let send = |c, r| async move { admin(c).add_peer(r).await };
+        self.call(About::Nothing, Again::IfNotDone, request, send).await.map(drop)
+    }
+
+    /// Removes a host from the cluster for good.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such member, `Invalid` if it is the last that holds the data; any other kind. After
+    /// `OutcomeUnknown`, [`Client::info`] tells.
+    pub async fn remove_peer(&self, id: &str) -> Result<(), Error> {
+        let request = v1::RemovePeerRequest { id: id.into() };
+        let send = |c, r| async move { admin(c).remove_peer(r).await };
+        self.call(About::Nothing, Again::IfNotDone, request, send).await.map(drop)
+    }
+
+    /// Returns where the replicas of every shard shall stand, and who leads it.
+    ///
+    /// # Errors
+    /// Any kind.
+    pub async fn list_shards(&self) -> Result<Vec<ShardPlacement>, Error> {
+        let send = |c, r| async move { admin(c).list_shards(r).await };
+        let reply = self.call(About::Nothing, Again::Always, v1::ListShardsRequest {}, send).await?;
+        Ok(reply.shards)
+    }
+
+    /// Hands the leadership of a shard to the voter on `host`; returns when it has it.
+    ///
+    /// # Errors
+    /// `Invalid` if the host holds no voter of it; `OutcomeUnknown` if it did not take over in time; any other kind.
+    pub async fn transfer_leader(&self, shard: u32, host: &str) -> Result<(), Error> {
+        let about = About::Shard(ShardId(shard));
+        let request = v1::TransferLeaderRequest { shard, host: host.into() };
+        let send = |c, r| async move { admin(c).transfer_leader(r).await };
+        self.call(about, Again::IfNotDone, request, send).await.map(drop)
+    }
+
+    /// Compares the replicas of `shards`, of all if there are none, by the digests of their states.
+    ///
+    /// # Errors
+    /// Any kind. Replicas that differ are no error but a verdict.
+    pub async fn verify_shards(&self, shards: &[u32]) -> Result<Vec<ShardVerdict>, Error> {
+        let request = v1::VerifyShardsRequest { shards: shards.to_vec() };
+        let send = |c, r| async move { admin(c).verify_shards(r).await };
+        Ok(self.call(About::Nothing, Again::Always, request, send).await?.shards)
     }
 
     /// Asks the host whether it is there.
@@ -411,8 +510,10 @@ impl Client {
     /// Any kind.
     pub async fn ping(&self) -> Result<Ping, Error> {
         let start = Instant::now();
-        let reply = self
-            .call(Again::Always, v1::PingRequest {}, |c, r| async move { admin(c).ping(r).await })
+        let reply =
+            self.call(About::Nothing, Again::Always, v1::PingRequest {}, |c, r| async move {
+                admin(c).ping(r).await
+            })
             .await?;
         let time = reply.time.map_or(Ok(Millis(0)), |time| convert::millis(time, "time"))?;
         Ok(Ping { server_id: reply.server_id, time, round_trip: start.elapsed() })
@@ -425,7 +526,7 @@ impl Client {
     pub async fn diagnostic(&self) -> Result<String, Error> {
         let request = v1::DiagnosticRequest {};
         let send = |c, r| async move { admin(c).diagnostic(r).await };
-        Ok(self.call(Again::Always, request, send).await?.json)
+        Ok(self.call(About::Nothing, Again::Always, request, send).await?.json)
     }
 
     /// Asks `grpc.health.v1` about `service`; empty means the host as a whole.
@@ -435,7 +536,7 @@ impl Client {
     pub async fn health(&self, service: &str) -> Result<Health, Error> {
         let request = HealthCheckRequest { service: service.into() };
         let send = |c, r| async move { HealthClient::new(c).check(r).await };
-        match self.call(Again::Always, request, send).await {
+        match self.call(About::Nothing, Again::Always, request, send).await {
             Ok(reply) => Ok(match reply.status() {
                 ServingStatus::Serving => Health::Serving,
                 ServingStatus::NotServing => Health::NotServing,

@@ -48,6 +48,12 @@ impl Error {
         self.0.field.as_deref()
     }
 
+    /// Returns the service address of the host that leads what the call was about, if the server named it.
+    #[must_use]
+    pub fn leader(&self) -> Option<&str> {
+        self.0.leader.as_ref().map(|leader| leader.address.as_str())
+    }
+
     /// The same call may succeed later; with the same request id it is safe.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -56,7 +62,13 @@ impl Error {
 
     /// The connection, not the request, is the trouble: try another host.
     pub(crate) fn blames_host(&self) -> bool {
-        let host = [reason::UNREACHABLE, reason::DRAINING, reason::STARTING, reason::DEADLINE_EXCEEDED];
+        let host = [
+            reason::UNREACHABLE,
+            reason::DRAINING,
+            reason::STARTING,
+            reason::NOT_JOINED,
+            reason::DEADLINE_EXCEEDED,
+        ];
         self.kind() == Kind::OutcomeUnknown || host.contains(&self.reason())
     }
 }

@@ -1,6 +1,7 @@
 //! The client of z4: finds a host, follows the leader, retries with request ids, batches without waiting.
 //!
-//! A [`Client`] holds one lazy connection to one of several addresses and moves on when it fails. A [`Producer`]
+//! A [`Client`] knows one address or several, learns the cluster's other hosts from any that answers, and holds one lazy
+//! connection to each that it needs. Calls go to the leader where it is known, and elsewhere when a host fails. A [`Producer`]
 //! turns single pushes into frames of a stream; a [`Consumer`] runs a handler for each task and settles in batches;
 //! a [`PullStream`] is the consumer's stream without the handler, for those who want every batch. Every call ends
 //! within its deadline with an [`Error`] whose [`kind`](Error::kind) says what to do next.
@@ -34,7 +35,7 @@
 //!
 //! # Not here
 //! - TLS and tokens.
-//! - The route from queue to shard: any host forwards, and the client then prefers the host that answered.
+//! - The route from queue to shard: any host forwards, and the client then asks the host that answered.
 //!
 //! # Caveats
 //! - A tokio runtime must be running where producers and consumers are built and calls are awaited.
@@ -61,5 +62,9 @@ pub use pull::{Pull, PullStream};
 pub use random::request_id;
 pub use task::{NewTask, Queue, RetryPolicy, Settlement, StoredTask, Task, TaskState, Verdict};
 
-pub use z4_proto::v1::{InfoResponse as Info, Member, Shard};
+pub use z4_proto::v1::shard_verdict::Result as Verified;
+pub use z4_proto::v1::{
+    InfoResponse as Info, Member, ReplicaDigest, ReplicaPlacement, ReplicaRole, Shard, ShardPlacement,
+    ShardVerdict,
+};
 pub use z4_types::{Kind, Millis, TaskId, Token};

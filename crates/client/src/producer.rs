@@ -7,6 +7,9 @@
 //! **Retries.** Each frame carries a random 128-bit request id and keeps it, over retries, reconnects and hosts. So a
 //! frame whose answer was lost can be sent again and makes no second task (P6).
 //!
+//! **The leader.** A reply that came from another host names it. The stream then takes no new frame, and when the last
+//! one under way is answered the next stream is opened there.
+//!
 //! One task owns the stream and all frames; handles send it jobs. What no frame can carry they refuse themselves.
 //!
 //! # Invariants
@@ -31,9 +34,10 @@ use z4_types::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX};
 use z4_types::{Kind, TaskId};
 
 use crate::backoff::Backoff;
-use crate::call::{ATTEMPT_MIN, SPAN_MAX, named};
+use crate::call::{ATTEMPT_MIN, HOPS_MAX, SPAN_MAX, learn, named};
 use crate::client::{created, tasks};
 use crate::duplex::{Duplex, NotSent};
+use crate::endpoints::About;
 use crate::{Client, Error, NewTask, random};
 use weight::{refusal, weight};
 
@@ -316,10 +320,14 @@ struct Driver {
     next_seq: u64,
     /// Why the link failed last, for pushes that were never sent.
     trouble: Option<Error>,
+    /// Links left for another leader since the last success.
+    hops: u32,
 }
 
 struct Link {
     address: String,
+    /// Another host leads: when all that is under way is answered, go there.
+    leaving: bool,
     stream: Duplex<v1::PushRequest, v1::PushReply>,
 }
 
@@ -338,6 +346,7 @@ impl Driver {
             paused_until: Instant::now(),
             next_seq: 1,
             trouble: None,
+            hops: 0,
         }
     }
 
@@ -438,6 +447,12 @@ impl Driver {
             return;
         }
         while self.flying.len() < self.rules.window {
+            if self.link.as_ref().is_some_and(|link| link.leaving) {
+                if !self.flying.is_empty() {
+                    return;
+                }
+                self.link = None;
+            }
             let frame = match self.again.pop_front() {
                 Some(frame) => Some(frame),
                 None if self.flying.len() < PARTIAL_FRAMES_MAX || self.full() => self.form(),
@@ -448,7 +463,7 @@ impl Driver {
                 // No time left to connect: let it expire as what it is, not as sent and unanswered.
                 return self.again.push_front(frame);
             }
-            let link = self.link.get_or_insert_with(|| open(&self.rules.client, self.rules.window));
+            let link = self.link.get_or_insert_with(|| open(&self.rules));
             let request = v1::PushRequest {
                 seq: frame.seq,
                 queue: self.rules.queue.clone(),
@@ -529,6 +544,9 @@ impl Driver {
         let Some(failure) = reply.failure else {
             self.backoff.reset();
             self.trouble = None;
+            self.rules.client.look_around();
+            self.hops = 0;
+            self.follow(&reply.forwarded_to);
             match created(frame.tasks.len(), reply.ids, reply.errors) {
                 Ok(answers) => frame.waiters.answer(answers),
                 Err(error) => frame.fail(&error),
@@ -543,10 +561,30 @@ impl Driver {
         frame.in_doubt |= error.kind() == Kind::OutcomeUnknown;
         frame.last = Some(error.clone());
         self.again.push_back(frame);
+        // Nothing was done, and it is known who does it: no reason to wait. Unless hosts send us in circles.
+        if let Some(leader) = error.leader()
+            && self.follow(leader)
+            && self.hops <= HOPS_MAX
+        {
+            return;
+        }
         self.pause(&error);
         if error.blames_host() && error.kind() == Kind::Unavailable {
             self.link_failed(error);
         }
+    }
+
+    /// Somebody said that `leader` leads; empty means that nobody is named. Returns whether the next stream goes elsewhere.
+    fn follow(&mut self, leader: &str) -> bool {
+        let Some(link) = self.link.as_mut().filter(|_| !leader.is_empty()) else { return false };
+        let (endpoints, about) = (self.rules.client.endpoints(), About::Queue(&self.rules.queue));
+        endpoints.leads(about, leader);
+        let elsewhere = endpoints.to(about).0 != link.address;
+        if elsewhere && !link.leaving {
+            link.leaving = true;
+            self.hops += 1;
+        }
+        elsewhere
     }
 
     fn pause(&mut self, error: &Error) {
@@ -558,7 +596,11 @@ impl Driver {
     fn link_failed(&mut self, error: Error) {
         let Some(link) = self.link.take() else { return };
         let error = named(error, &link.address);
-        self.rules.client.endpoints().failed(&link.address);
+        let (client, about) = (&self.rules.client, About::Queue(&self.rules.queue));
+        let led = learn(client.endpoints(), about, &link.address, &error);
+        if !led && !error.blames_host() {
+            client.endpoints().failed(&link.address);
+        }
         if !error.is_retryable() {
             // The server refused the stream itself: none of these can ever succeed.
             for frame in std::mem::take(&mut self.flying).into_values().chain(std::mem::take(&mut self.again))
@@ -580,11 +622,12 @@ impl Driver {
     }
 }
 
-fn open(client: &Client, window: usize) -> Link {
-    let (address, channel) = client.endpoints().current();
+fn open(rules: &ProducerBuilder) -> Link {
+    let (address, channel) = rules.client.endpoints().to(About::Queue(&rules.queue));
     Link {
         address,
-        stream: Duplex::new(window, |requests| async move { tasks(channel).push(requests).await }),
+        leaving: false,
+        stream: Duplex::new(rules.window, |requests| async move { tasks(channel).push(requests).await }),
     }
 }
 

@@ -18,9 +18,10 @@ use z4_proto::v1::{self, pull_reply, pull_request};
 use z4_proto::{convert, reason};
 use z4_types::{Kind, TaskId};
 
-use crate::call::{deadline, named};
+use crate::call::{HOPS_MAX, deadline, learn, named};
 use crate::client::tasks;
 use crate::duplex::Duplex;
+use crate::endpoints::About;
 use crate::task::pb_duration;
 use crate::{Client, Error, Settlement, Task, Verdict};
 
@@ -105,15 +106,49 @@ impl std::fmt::Debug for PullStream {
 }
 
 impl PullStream {
+    /// Opens a stream at the leader, if it can be reached: where it is passed on, it is left before anything was asked.
     pub(crate) async fn open(client: &Client, pull: Pull) -> Result<Self, Error> {
-        let (address, channel) = client.endpoints().current();
+        let (endpoints, about) = (client.endpoints(), About::Queue(&pull.queue));
+        let mut hops = 0;
+        loop {
+            let (mut stream, opened) = Self::open_once(client, &pull).await;
+            let last = hops >= HOPS_MAX;
+            hops += 1;
+            let forwarded_to = match opened {
+                Ok(opened) => {
+                    stream.consumer = opened.consumer;
+                    opened.forwarded_to
+                }
+                Err(error) => {
+                    let led = learn(endpoints, about, &stream.address, &error);
+                    // The leader that was named cannot be reached from here, so it is asked through the others.
+                    let alone = error.reason() == reason::UNREACHABLE && hops > 1;
+                    if (led || alone) && !last {
+                        continue;
+                    }
+                    return Err(named(error, &stream.address));
+                }
+            };
+            client.look_around();
+            endpoints.leads(about, &forwarded_to);
+            if forwarded_to.is_empty() || last || endpoints.to(about).0 == stream.address {
+                let first = u64::from(pull.tasks).min(stream.left);
+                stream.left -= first;
+                let first = u32::try_from(first).expect("it was one");
+                stream.send(credit(first, pull.bytes)).await?;
+                return Ok(stream);
+            }
+        }
+    }
+
+    /// Opens a stream where the leader is believed to be, without credit.
+    async fn open_once(client: &Client, pull: &Pull) -> (Self, Result<pull_reply::Opened, Error>) {
+        let (address, channel) = client.endpoints().to(About::Queue(&pull.queue));
         let link =
             Duplex::new(REQUESTS_QUEUED_MAX, |requests| async move { tasks(channel).pull(requests).await });
-        let total = pull.total.unwrap_or(u64::MAX);
-        let first = u64::from(pull.tasks).min(total);
         let mut stream = Self {
             link,
-            left: total - first,
+            left: pull.total.unwrap_or(u64::MAX),
             queue: pull.queue.as_str().into(),
             consumer: pull.consumer.clone(),
             address,
@@ -127,30 +162,17 @@ impl PullStream {
         };
         let opened = async {
             stream.send(pull.open_request()).await?;
-            stream.send(credit(u32::try_from(first).expect("it was one"), pull.bytes)).await?;
             loop {
                 match stream.receive().await? {
-                    Some(Some(opened)) => return Ok(opened.consumer),
+                    Some(Some(opened)) => return Ok(opened),
                     Some(None) => {}
                     None => return Err(over()),
                 }
             }
         };
         let opened = timeout(client.timeout(), opened).await;
-        match opened {
-            Ok(Ok(consumer)) => stream.consumer = consumer,
-            Ok(Err(error)) => {
-                if error.blames_host() {
-                    client.endpoints().failed(&stream.address);
-                }
-                return Err(named(error, &stream.address));
-            }
-            Err(_) => {
-                client.endpoints().failed(&stream.address);
-                return Err(deadline(&stream.address, client.timeout()));
-            }
-        }
-        Ok(stream)
+        let opened = opened.unwrap_or_else(|_| Err(deadline(&stream.address, client.timeout())));
+        (stream, opened)
     }
 
     /// Returns the name the server knows this consumer by.
@@ -331,5 +353,36 @@ pub(crate) fn lease_of(opened: &pull_reply::Opened, asked: Duration) -> Duration
     match span {
         Some(Ok(span)) if span.0 > 0 => Duration::from_millis(span.0),
         _ => asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, Pull as Session};
+
+    async fn open(session: &mut Session, forwarded_to: &str) {
+        let open = session.next().await.and_then(|request| request.message);
+        assert!(matches!(open, Some(pull_request::Message::Open(_))), "{open:?}");
+        let opened = pull_reply::Opened { forwarded_to: forwarded_to.into(), ..Default::default() };
+        session.reply(v1::PullReply { message: Some(pull_reply::Message::Opened(opened)) }).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_opened_at_the_leader_that_was_named_and_credit_goes_there_alone() {
+        let (mut follower, mut leader) = (Fake::start().await, Fake::start().await);
+        let client = Client::connect([follower.address.as_str()]).expect("address");
+        let pull = Pull { tasks: 10, total: Some(7), ..Pull::new("q") };
+        let opening = tokio::spawn(async move { client.pull(pull).await });
+        let mut session = follower.pull().await;
+        open(&mut session, &leader.address).await;
+        assert!(session.next().await.is_none(), "nothing is asked of the host in between");
+        let mut session = leader.pull().await;
+        open(&mut session, "").await;
+        match session.next().await.and_then(|request| request.message) {
+            Some(pull_request::Message::Credit(credit)) => assert_eq!(credit.tasks, 7),
+            other => panic!("credit expected, not {other:?}"),
+        }
+        opening.await.expect("no panic").expect("opened");
     }
 }

@@ -172,16 +172,15 @@ pub struct Create {
     pub tasks: Vec<Result<NewTask, Failure>>,
 }
 
-/// Returns a unary create: its queue and its task, the request id on the task.
+/// Returns the task of a unary create in `queue`, which the request names, the request id on the task.
 ///
 /// # Errors
 /// `Invalid` with the field.
-pub fn create_one(request: v1::CreateTaskRequest) -> Result<(QueueName, NewTask), Failure> {
-    let queue = queue_name(&request.queue, "queue")?;
+pub fn create_one(queue: &QueueName, request: v1::CreateTaskRequest) -> Result<NewTask, Failure> {
     let task =
         request.task.ok_or_else(|| Failure::invalid("task", reason::FIELD_MISSING, "give the task"))?;
-    let mut task = new_task(task, &queue, "task")?;
-    let outer = request_id(&request.request_id, &queue, "request_id")?;
+    let mut task = new_task(task, queue, "task")?;
+    let outer = request_id(&request.request_id, queue, "request_id")?;
     match (outer, task.request) {
         (Some(a), Some(b)) if a != b => Err(Failure::invalid(
             "request_id",
@@ -190,7 +189,7 @@ pub fn create_one(request: v1::CreateTaskRequest) -> Result<(QueueName, NewTask)
         )),
         (outer, inner) => {
             task.request = inner.or(outer);
-            Ok((queue, task))
+            Ok(task)
         }
     }
 }
@@ -198,9 +197,8 @@ pub fn create_one(request: v1::CreateTaskRequest) -> Result<(QueueName, NewTask)
 /// Returns a batch create. The batch is refused as a whole only for what concerns all of it.
 ///
 /// # Errors
-/// `Invalid` for the queue name, the request id, an empty batch, or one over the limits.
-pub fn create_batch(queue: &str, tasks: Vec<v1::NewTask>, request: &str) -> Result<Create, Failure> {
-    let queue = queue_name(queue, "queue")?;
+/// `Invalid` for the request id, an empty batch, or one over the limits.
+pub fn create_batch(queue: QueueName, tasks: Vec<v1::NewTask>, request: &str) -> Result<Create, Failure> {
     let request = request_id(request, &queue, "request_id")?;
     if tasks.is_empty() {
         return Err(Failure::invalid(
@@ -362,6 +360,20 @@ fn cut(mut reason: String) -> String {
         reason.truncate(end);
     }
     reason
+}
+
+/// Returns one settlement as its message, the way back from [`settlement`].
+#[must_use]
+pub fn pb_settlement(settlement: Settlement) -> v1::Settlement {
+    use v1::settlement::Verdict as Pb;
+
+    let verdict = match settlement.verdict {
+        Verdict::Ack => Pb::Ack(v1::Ack {}),
+        Verdict::Nack { delay, reason } => Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason }),
+        Verdict::Release { delay } => Pb::Release(v1::Release { delay: Some(pb_duration(delay)) }),
+        Verdict::Extend { ttl } => Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(ttl)) }),
+    };
+    v1::Settlement { id: settlement.id.to_string(), token: settlement.token.0, verdict: Some(verdict) }
 }
 
 #[cfg(test)]

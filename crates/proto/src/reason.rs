@@ -52,7 +52,7 @@ reasons! {
     SHARD_NOT_FOUND
     /// The lease is over: it expired, was settled, or the task was delivered again.
     LEASE_LOST
-    /// This host does not lead the shard; the message names who does, if known.
+    /// This host does not lead the shard; the metadata names who does, if known.
     NOT_LEADER
     /// The shard has no leader now.
     NO_LEADER
@@ -62,6 +62,28 @@ reasons! {
     DRAINING
     /// No host could be reached.
     UNREACHABLE
+    /// The host waits to be added to a cluster.
+    NOT_JOINED
+    /// Another host was asked on behalf of the call and did not do it.
+    PEER_FAILED
+    /// No member of the cluster has this name.
+    HOST_NOT_FOUND
+    /// A member of the cluster has this name already.
+    ALREADY_MEMBER
+    /// Another member is reached at this address.
+    ADDRESS_IN_USE
+    /// The host is the last one that may hold the data.
+    LAST_VOTER
+    /// The host is known with another data directory.
+    WRONG_INSTANCE
+    /// The host, or its data directory, was removed from the cluster.
+    HOST_REMOVED
+    /// Replicas are still moving: wait until they have arrived.
+    STILL_MOVING
+    /// The host holds the only replica of a shard.
+    ONLY_REPLICA
+    /// The registry takes no more hosts.
+    TOO_MANY_HOSTS
     /// A limit was met and nothing was accepted: back off.
     OVERLOADED
     /// The shard has as many queues as it may have; existing ones go on.

@@ -2,7 +2,8 @@
 //!
 //! A [`Failure`] is what a door wants to say and what a client wants to know. As a whole call's answer it is a
 //! `tonic::Status` with `google.rpc` details (ErrorInfo, RetryInfo, BadRequest); in batches and streams it is the
-//! message `z4.v1.Failure`. The table from kind to code is [`code_of`].
+//! message `z4.v1.Failure`. The table from kind to code is [`code_of`]. A failure for want of leadership names the
+//! leader in the metadata of its ErrorInfo ([`Leader`]).
 //!
 //! ```
 //! use z4_proto::{reason, status::Failure};
@@ -20,6 +21,7 @@
 //!   call was never sent, its kind is `OutcomeUnknown`: the server may have done it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -28,6 +30,20 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use z4_types::Kind;
 
 use crate::{reason, v1};
+
+/// Metadata of ErrorInfo: the name of the host that leads.
+const LEADER_HOST: &str = "leaderHost";
+/// And its service address.
+const LEADER_ADDRESS: &str = "leaderAddress";
+
+/// Who leads the shard that a call is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// The host's stable name.
+    pub host: String,
+    /// host:port of its gRPC door.
+    pub address: String,
+}
 
 /// Why something failed, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +58,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The request's field that is wrong.
     pub field: Option<String>,
+    /// Who should have been asked. Boxed: it is seldom there.
+    pub leader: Option<Box<Leader>>,
 }
 
 /// Returns the gRPC code of a kind. Exhaustive: a new kind does not compile until it has one.
@@ -83,7 +101,8 @@ impl Failure {
     /// Returns a failure without delay and field.
     #[must_use]
     pub fn new(kind: Kind, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into(), message: message.into(), retry_after: None, field: None }
+        let (reason, message) = (reason.into(), message.into());
+        Self { kind, reason, message, retry_after: None, field: None, leader: None }
     }
 
     /// Returns an `Invalid` failure about `field`, whose name opens the message.
@@ -106,11 +125,28 @@ impl Failure {
         self
     }
 
+    /// Adds who should have been asked.
+    #[must_use]
+    pub fn with_leader(mut self, host: impl Into<String>, address: impl Into<String>) -> Self {
+        self.leader = Some(Box::new(Leader { host: host.into(), address: address.into() }));
+        self
+    }
+
+    /// Returns what ErrorInfo says besides the reason.
+    fn metadata(&self) -> Option<[(String, String); 2]> {
+        let Leader { host, address } = &**self.leader.as_ref()?;
+        Some([(LEADER_HOST.to_owned(), host.clone()), (LEADER_ADDRESS.to_owned(), address.clone())])
+    }
+
     /// Returns the failure as the answer of a whole call.
     #[must_use]
     pub fn to_status(&self) -> Status {
+        let (reason, domain) = (self.reason.clone(), reason::DOMAIN);
         let no_metadata: [(String, String); 0] = [];
-        let mut details = ErrorDetails::with_error_info(self.reason.clone(), reason::DOMAIN, no_metadata);
+        let mut details = match self.metadata() {
+            Some(metadata) => ErrorDetails::with_error_info(reason, domain, metadata),
+            None => ErrorDetails::with_error_info(reason, domain, no_metadata),
+        };
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));
         }
@@ -136,6 +172,7 @@ impl Failure {
                 .bad_request()
                 .and_then(|bad| bad.field_violations.first())
                 .map(|violation| violation.field.clone()),
+            leader: leader_of(|key| info.metadata.get(key)),
         }
     }
 
@@ -172,6 +209,7 @@ impl Failure {
             message: self.message.clone(),
             retry_delay: self.retry_after.and_then(|delay| delay.try_into().ok()),
             field: self.field.clone().unwrap_or_default(),
+            metadata: self.metadata().map(BTreeMap::from).unwrap_or_default(),
         }
     }
 
@@ -184,6 +222,7 @@ impl Failure {
             message: failure.message,
             retry_after: failure.retry_delay.and_then(|delay| delay.try_into().ok()),
             field: Some(failure.field).filter(|field| !field.is_empty()),
+            leader: leader_of(|key| failure.metadata.get(key)),
         }
     }
 
@@ -206,6 +245,13 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         failure.to_status()
     }
+}
+
+/// Reads who leads from metadata; a leader without an address cannot be asked.
+fn leader_of<'a>(value: impl Fn(&str) -> Option<&'a String>) -> Option<Box<Leader>> {
+    let address = value(LEADER_ADDRESS).filter(|address| !address.is_empty())?.clone();
+    let host = value(LEADER_HOST).cloned().unwrap_or_default();
+    Some(Box::new(Leader { host, address }))
 }
 
 fn caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
@@ -259,7 +305,8 @@ mod tests {
             let plain = Failure::new(kind, reason::LEASE_LOST, "gone");
             let full =
                 plain.clone().with_retry_after(Duration::from_millis(1_250)).with_field("tasks[3].ttl");
-            for failure in [plain, full] {
+            let led = plain.clone().with_leader("peer2", "peer2:6355");
+            for failure in [plain, full, led] {
                 assert_eq!(Failure::from_status(&failure.to_status()), failure);
                 assert_eq!(Failure::from_pb(failure.to_pb()), failure);
             }

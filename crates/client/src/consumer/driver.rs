@@ -1,6 +1,7 @@
 //! The consumer's one task: stream, handlers, leases and settlements in one loop.
 //!
-//! Two phases. While serving, it keeps a Pull stream open with credit. While draining, the stream is closed on our
+//! Two phases. While serving, it keeps a Pull stream open with credit, at the leader if it can be reached: a stream that
+//! was passed on names it, and is left before anything was asked of it. While draining, the stream is closed on our
 //! side, which voids the credit; what is left is settled by unary calls, so nothing depends on one connection.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,9 +20,10 @@ use z4_types::{Kind, TaskId, Token};
 use super::outbox::{Extended, Outbox};
 use super::{ConsumerBuilder, Counts, HandlerError};
 use crate::backoff::Backoff;
-use crate::call::named;
+use crate::call::{HOPS_MAX, learn, named};
 use crate::client::tasks;
 use crate::duplex::Duplex;
+use crate::endpoints::About;
 use crate::pull::{Pull, credit, lease_of, settle};
 use crate::{Error, Settlement, Task, Verdict};
 
@@ -55,12 +57,21 @@ struct Held {
 struct Link {
     address: String,
     since: Instant,
+    /// The server serves the stream. Nothing is asked of it before: it may be at the wrong host.
+    opened: bool,
     stream: Duplex<v1::PullRequest, v1::PullReply>,
     /// The server has said that it goes away.
     draining: bool,
     /// Credit the server has and has not used. Bytes may be overdrawn.
     tasks: u32,
     bytes: i64,
+}
+
+impl Link {
+    /// Since when the server owes an answer: the opening, or the oldest settlements.
+    fn waiting_since(&self, outbox: &Outbox) -> Option<Instant> {
+        if self.opened { outbox.oldest() } else { Some(self.since) }
+    }
 }
 
 pub(super) struct Driver<H> {
@@ -85,6 +96,8 @@ pub(super) struct Driver<H> {
     extensions: BTreeSet<(Instant, u64)>,
     outbox: Outbox,
     counts: Counts,
+    /// Streams left for another leader since one stayed.
+    hops: u32,
 }
 
 impl<H, F> Driver<H>
@@ -111,6 +124,7 @@ where
             extensions: BTreeSet::new(),
             outbox: Outbox::default(),
             counts: Counts::default(),
+            hops: 0,
         }
     }
 
@@ -216,7 +230,7 @@ where
     fn leave_stalled(&mut self, now: Instant) -> Result<(), Error> {
         let Some(link) = &self.link else { return Ok(()) };
         let timeout = self.rules.client.timeout();
-        if self.outbox.oldest().is_some_and(|sent| sent + timeout <= now) {
+        if link.waiting_since(&self.outbox).is_some_and(|since| since + timeout <= now) {
             let error = unanswered(&link.address, timeout);
             return self.link_failed(Some(error));
         }
@@ -230,7 +244,7 @@ where
         if self.link.is_some() || now < self.paused_until {
             return;
         }
-        let (address, channel) = self.rules.client.endpoints().current();
+        let (address, channel) = self.rules.client.endpoints().to(About::Queue(&self.rules.queue));
         let open = |requests| async move { tasks(channel).pull(requests).await };
         let stream = Duplex::new(REQUESTS_QUEUED_MAX, open);
         let pull = Pull {
@@ -242,12 +256,13 @@ where
             total: None,
         };
         stream.try_send(pull.open_request()).expect("the queue of a new stream is empty");
-        self.link = Some(Link { address, since: now, stream, draining: false, tasks: 0, bytes: 0 });
+        self.link =
+            Some(Link { address, since: now, opened: false, stream, draining: false, tasks: 0, bytes: 0 });
     }
 
     /// Sends settlements, and credit for what is no longer held.
     fn send(&mut self, now: Instant) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut().filter(|link| link.opened) else { return };
         if now < self.paused_until {
             return;
         }
@@ -285,8 +300,8 @@ where
     fn timer(&self, now: Instant) -> Option<Instant> {
         let pause = (self.paused_until > now).then_some(self.paused_until);
         let extension = self.extensions.first().map(|(at, _)| *at);
-        let answer =
-            self.outbox.oldest().map(|at| at + self.rules.client.timeout()).filter(|_| self.link.is_some());
+        let waiting = self.link.as_ref().and_then(|link| link.waiting_since(&self.outbox));
+        let answer = waiting.map(|since| since + self.rules.client.timeout());
         [pause, extension, answer].into_iter().flatten().min()
     }
 
@@ -295,6 +310,7 @@ where
             Some(pull_reply::Message::Opened(opened)) => {
                 // No reason to reset the backoff: a stream that dies of what we send opens every time.
                 self.lease = lease_of(&opened, self.rules.lease);
+                self.opened(&opened.forwarded_to);
             }
             Some(pull_reply::Message::Tasks(batch)) => {
                 for task in batch.tasks {
@@ -309,6 +325,22 @@ where
                 }
             }
             None => {}
+        }
+    }
+
+    /// The stream is served; if it was passed on, by `leader`. Nothing was sent on it, so it can be left for that one.
+    fn opened(&mut self, leader: &str) {
+        let Some(link) = &mut self.link else { return };
+        link.opened = true;
+        let (client, about) = (&self.rules.client, About::Queue(&self.rules.queue));
+        client.look_around();
+        client.endpoints().leads(about, leader);
+        let elsewhere = !leader.is_empty() && client.endpoints().to(about).0 != link.address;
+        if elsewhere && self.hops < HOPS_MAX {
+            self.hops += 1;
+            self.link = None;
+        } else {
+            self.hops = 0;
         }
     }
 
@@ -365,14 +397,23 @@ where
         let Some(link) = self.take_link(error.as_ref()) else { return Ok(()) };
         let error = error.map(|error| named(error, &link.address));
         let asked = error.as_ref().and_then(Error::retry_after);
-        if let Some(error) = error.filter(|e| matches!(e.kind(), Kind::Invalid | Kind::Unsupported)) {
-            return Err(error);
+        if let Some(error) = &error
+            && matches!(error.kind(), Kind::Invalid | Kind::Unsupported)
+        {
+            return Err(error.clone());
         }
-        if !link.draining {
-            self.rules.client.endpoints().failed(&link.address);
+        let (endpoints, about) = (self.rules.client.endpoints(), About::Queue(&self.rules.queue));
+        let led = error.as_ref().is_some_and(|error| learn(endpoints, about, &link.address, error));
+        let shard_moved = error.as_ref().is_some_and(is_about_leaders);
+        if !link.draining && !shard_moved {
+            endpoints.failed(&link.address);
         }
         tracing::debug!(address = link.address, "pull stream ended; opening another");
         let now = Instant::now();
+        if led && self.hops < HOPS_MAX {
+            self.hops += 1;
+            return Ok(());
+        }
         if link.since + STEADY <= now {
             self.backoff.reset();
         }
@@ -464,6 +505,11 @@ async fn answer(settling: &mut Option<(u64, Settling)>) -> Result<Vec<Result<(),
     }
 }
 
+/// The host is well, and does not lead.
+fn is_about_leaders(error: &Error) -> bool {
+    [reason::NOT_LEADER, reason::NO_LEADER].contains(&error.reason())
+}
+
 /// Waits until `drain` was called or the handle was dropped.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
@@ -473,7 +519,7 @@ fn unanswered(address: &str, timeout: Duration) -> Error {
     Error::new(
         Kind::OutcomeUnknown,
         reason::DEADLINE_EXCEEDED,
-        format!("{address} did not answer settlements within {timeout:?}"),
+        format!("{address} did not answer within {timeout:?}"),
     )
 }
 

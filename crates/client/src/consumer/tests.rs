@@ -199,7 +199,7 @@ async fn an_ack_that_no_host_was_there_for_is_not_in_doubt() {
     opened(&mut session).await;
     deliver(&session, [1]).await;
     session.fail(Status::unavailable("the host died")).await;
-    while client.endpoints().current().0 == first.address {
+    while client.endpoints().to(crate::endpoints::About::Nothing).0 == first.address {
         tokio::task::yield_now().await;
     }
     // Now the ack goes to the dead address, or right to the second host: in both cases it was never sent before.
@@ -472,4 +472,46 @@ async fn a_refused_consumer_ends_with_the_reason() {
     fake.pull().await.fail(refusal.to_status()).await;
     let error = consumer.wait().await.expect_err("refused");
     assert_eq!((error.kind(), error.field()), (Kind::Invalid, Some("open.lease_duration")));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_passed_on_is_left_for_the_leader_before_anything_was_asked_of_it() {
+    let (mut follower, mut leader) = (Fake::start().await, Fake::start().await);
+    let consumer = builder(&follower).run(|_| async { Ok(()) }).expect("consumer");
+    let mut session = follower.pull().await;
+    let open = session.next().await.and_then(|r| r.message);
+    assert!(matches!(open, Some(pull_request::Message::Open(_))), "{open:?}");
+    let forwarded = pull_reply::Opened { forwarded_to: leader.address.clone(), ..Default::default() };
+    send(&session, pull_reply::Message::Opened(forwarded)).await;
+    assert!(session.next().await.is_none(), "no credit: what it would buy could be lost on the way");
+
+    let mut session = leader.pull().await;
+    opened(&mut session).await;
+    deliver(&session, [1]).await;
+    let (seq, words) = settlements(&mut session).await.expect("open");
+    assert_eq!(acks(&words), [1]);
+    confirm(&session, seq).await;
+    // The shard moves back: the stream ends with the name of its leader, and no time is lost.
+    let refusal = z4_proto::status::Failure::new(Kind::Unavailable, reason::NOT_LEADER, "moved")
+        .with_leader("a", follower.address.as_str())
+        .with_retry_after(Duration::from_secs(3_600));
+    session.fail(refusal.to_status()).await;
+    let mut session = follower.pull().await;
+    opened(&mut session).await;
+    assert_eq!(drained(consumer, session).await, Counts { delivered: 1, acked: 1, ..Default::default() });
+}
+
+#[tokio::test]
+async fn p9_a_host_that_never_opens_the_stream_is_left_for_another() {
+    let (mut silent, mut second) = (Fake::start().await, Fake::start().await);
+    let client = Client::builder([silent.address.as_str(), second.address.as_str()])
+        .timeout(Duration::from_millis(200))
+        .build()
+        .expect("addresses");
+    let consumer = client.consumer("q").run(|_| async { Ok(()) }).expect("consumer");
+    let held = silent.pull().await;
+    let mut session = second.pull().await;
+    opened(&mut session).await;
+    drop(held);
+    assert_eq!(drained(consumer, session).await, Counts::default());
 }

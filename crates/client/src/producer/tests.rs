@@ -215,3 +215,90 @@ async fn a_server_that_asks_to_wait_for_ever_is_believed_for_a_day() {
     let failure = Failure::new(Kind::Overloaded, reason::OVERLOADED, "full").with_retry_after(Duration::MAX);
     assert_eq!(Error::from(failure).retry_after(), Some(Duration::from_secs(24 * 3_600)));
 }
+
+#[tokio::test]
+async fn p6_a_push_goes_on_at_the_leader_under_its_request_id_and_without_a_wait() {
+    let (mut follower, mut leader) = (Fake::start().await, Fake::start().await);
+    let producer = producer(&[&follower.address]);
+    let push = |payload: &'static str| {
+        let producer = producer.clone();
+        tokio::spawn(async move { producer.push(NewTask::new(payload)).await })
+    };
+    let (first, second) = (push("1"), push("2"));
+    let mut session = follower.push().await;
+    let one = next(&mut session).await;
+    // The other push may have travelled with it.
+    let two = if one.tasks.len() == 1 { Some(next(&mut session).await) } else { None };
+    let refusal = Failure::new(Kind::Unavailable, reason::NOT_LEADER, "not me")
+        .with_leader("b", leader.address.as_str())
+        // It would not be sent again before the test's end, were it not for the leader's name.
+        .with_retry_after(Duration::from_secs(3_600));
+    session.reply(failed(&one, refusal.clone())).await;
+    if let Some(two) = &two {
+        session.reply(failed(two, refusal)).await;
+    }
+    let mut session = leader.push().await;
+    let again = next(&mut session).await;
+    assert_eq!(again.request_id, one.request_id);
+    session.reply(done(&again)).await;
+    if let Some(two) = two {
+        let again = next(&mut session).await;
+        assert_eq!(again.request_id, two.request_id);
+        session.reply(done(&again)).await;
+    }
+    assert!(first.await.expect("no panic").is_ok() && second.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn a_stream_that_was_forwarded_is_left_for_the_leader_once_all_is_answered() {
+    let (mut follower, mut leader) = (Fake::start().await, Fake::start().await);
+    let producer = producer(&[&follower.address]);
+    let push = |payload: &'static str| {
+        let producer = producer.clone();
+        tokio::spawn(async move { producer.push(NewTask::new(payload)).await })
+    };
+    let first = push("1");
+    let mut session = follower.push().await;
+    let one = next(&mut session).await;
+    let second = push("2");
+    let two = next(&mut session).await;
+    let forwarded = |request: &_| v1::PushReply { forwarded_to: leader.address.clone(), ..done(request) };
+    session.reply(forwarded(&one)).await;
+    first.await.expect("no panic").expect("pushed");
+    let third = push("3");
+    session.reply(forwarded(&two)).await;
+    second.await.expect("no panic").expect("pushed");
+    let mut moved = leader.push().await;
+    let three = next(&mut moved).await;
+    moved.reply(done(&three)).await;
+    third.await.expect("no panic").expect("pushed");
+    assert!(session.next().await.is_none(), "the old stream got nothing more");
+}
+
+/// Hosts that are learned may have addresses that mean nothing here; the one that was given forwards.
+#[tokio::test]
+async fn a_leader_that_cannot_be_reached_from_here_is_asked_through_the_given_host() {
+    let mut follower = Fake::start().await;
+    let elsewhere = dead_address().await;
+    let producer = producer(&[&follower.address]);
+    let push = || {
+        let producer = producer.clone();
+        tokio::spawn(async move { producer.push(NewTask::new("x")).await })
+    };
+    let forwarded = |request: &_| v1::PushReply { forwarded_to: elsewhere.clone(), ..done(request) };
+    let first = push();
+    let mut session = follower.push().await;
+    let request = next(&mut session).await;
+    session.reply(forwarded(&request)).await;
+    first.await.expect("no panic").expect("pushed");
+    let second = push();
+    // It went to look, found nobody, and came back.
+    let mut session = follower.push().await;
+    let request = next(&mut session).await;
+    session.reply(forwarded(&request)).await;
+    second.await.expect("no panic").expect("pushed");
+    let third = push();
+    let request = next(&mut session).await;
+    session.reply(done(&request)).await;
+    third.await.expect("no panic").expect("and stays");
+}

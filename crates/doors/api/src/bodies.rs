@@ -17,13 +17,19 @@
 //! | messages, from their first bytes to their encoded command or answer | `BODIES_BYTES_MAX` | 48 |
 //! | bytes no handler reads, in HTTP/2's windows | `CONNECTIONS_MAX` × `CONNECTION_WINDOW_BYTES` = 1,024 × 128 KiB | 128 |
 //! | calls under way, about 8 KiB each | `CALLS_MAX` = 8,192 | 64 |
+//! | pull streams passed on from other hosts, in HTTP/2's windows | `STREAMS_MAX` × `STREAM_WINDOW_BYTES` = 512 × 16 KiB | 8 |
 //!
-//! That is 240 MiB beside the host's working set (112), inbox (48), outbox (48) and page cache (48): 496 MiB, for a
+//! That is 248 MiB beside the host's working set (112), inbox (48), outbox (48) and page cache (48): 504 MiB, for a
 //! process that must live in 512. The windows fill only if every client sends what it does not let the server answer.
+//!
+//! Calls that are passed on to another host are among the messages: a request holds its share until that host has
+//! answered, and the answer holds one from its own first bytes until it is decoded (`forward.rs`).
 //!
 //! # Caveats
 //! - Bytes are counted as they come. A client that means harm sends many empty items, and two bytes on the wire then
 //!   are some hundred as a decoded value, for the moment until the batch's count is refused.
+//! - An answer for which there is no budget is refused like a request. Tasks that were leased by such a call come back
+//!   when their leases end.
 //! - What goes out is bounded elsewhere: by the host's outbox, pages, and HTTP/2's buffer of each stream.
 
 use std::sync::Arc;

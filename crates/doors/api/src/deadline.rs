@@ -4,15 +4,10 @@
 //!
 //! Sources: gRPC over HTTP/2, "Timeout".
 
-use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
-use z4_host::Error;
-use z4_proto::status::Failure;
-
-use crate::status;
 
 /// A call whose client names no time ends after so long.
 pub(crate) const CALL_DEFAULT: Duration = Duration::from_secs(10);
@@ -58,20 +53,14 @@ impl Deadline {
         self.at.min(Instant::now() + span)
     }
 
-    /// Waits for a call that changes something.
-    pub(crate) async fn write<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-        match timeout_at(self.at, call).await {
-            Ok(result) => result.map_err(|error| status::failure(&error)),
-            Err(_) => Err(status::write_expired()),
-        }
+    /// Returns when it is.
+    pub(crate) fn at(self) -> Instant {
+        self.at
     }
 
-    /// Waits for a call that changes nothing.
-    pub(crate) async fn read<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-        match timeout_at(self.at, call).await {
-            Ok(result) => result.map_err(|error| status::failure(&error)),
-            Err(_) => Err(status::read_expired()),
-        }
+    /// Returns how long it is until then.
+    pub(crate) fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
     }
 }
 

@@ -5,10 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
-use z4_host::Handle;
-use z4_types::Millis;
+use z4_host::{Error, Handle, Route};
+use z4_proto::status::Failure;
+use z4_types::{Millis, ShardId};
 
 use crate::bodies::Bodies;
+use crate::forward::Peers;
+use crate::status;
+
+/// Says where a shard is led.
+pub(crate) type Routes = Box<dyn Fn(&Handle, ShardId) -> Route + Send + Sync>;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -18,6 +24,9 @@ pub(crate) struct Door {
 
 struct Shared {
     handle: Handle,
+    /// The host's own knowledge; tests of forwarding have theirs.
+    routes: Routes,
+    peers: Peers,
     bodies: Bodies,
     stopping: watch::Receiver<bool>,
     started: Instant,
@@ -25,14 +34,55 @@ struct Shared {
 }
 
 impl Door {
-    pub(crate) fn new(handle: Handle, stopping: watch::Receiver<bool>, bodies: Bodies) -> Self {
-        let started = Instant::now();
-        let shared = Shared { handle, bodies, stopping, started, next_consumer: AtomicU64::new(1) };
-        Self { shared: Arc::new(shared) }
+    pub(crate) fn new(
+        handle: Handle,
+        routes: Routes,
+        stopping: watch::Receiver<bool>,
+        bodies: Bodies,
+    ) -> Self {
+        let (peers, started, next_consumer) = (Peers::new(), Instant::now(), AtomicU64::new(1));
+        Self { shared: Arc::new(Shared { handle, routes, peers, bodies, stopping, started, next_consumer }) }
     }
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.shared.handle
+    }
+
+    /// Returns where `shard` is led, as far as this host knows.
+    pub(crate) fn route(&self, shard: ShardId) -> Route {
+        (self.shared.routes)(self.handle(), shard)
+    }
+
+    /// Returns whether this host belongs to a cluster.
+    pub(crate) fn is_joined(&self) -> bool {
+        !self.handle().registry().shards.is_empty()
+    }
+
+    /// Returns the channels to the doors of other hosts.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.shared.peers
+    }
+
+    /// Returns the service address of this door, as the registry has it; empty if it does not know.
+    pub(crate) fn service(&self) -> String {
+        let handle = self.handle();
+        handle.registry().host(&handle.identity().host).map(|host| host.service.clone()).unwrap_or_default()
+    }
+
+    /// Drops what is kept of hosts that the registry no longer names.
+    pub(crate) fn forget_gone(&self) {
+        let registry = self.handle().registry();
+        self.peers().keep(|host, service| {
+            registry.host(host).is_some_and(|host| host.is_member() && host.service == service)
+        });
+    }
+
+    /// Returns the failure that `error` is to a caller; for want of leadership it names the leader.
+    pub(crate) fn failure(&self, error: &Error) -> Failure {
+        match error {
+            Error::NotLeader(shard) => status::not_leader(*shard, &self.route(*shard)),
+            error => status::failure(error),
+        }
     }
 
     /// Returns what requests hold before they are understood, and how many calls are under way.

@@ -1,8 +1,8 @@
 //! The gRPC door of a host: services `z4.v1.Tasks` and `z4.v1.Admin`, health and reflection.
 //!
 //! A request is checked and converted by `z4_proto::convert`, becomes one call on a [`z4_host::Handle`], and its
-//! answer or error is converted back. Nothing is decided here: what a task is, who gets it and when, the rooms
-//! behind the handle know.
+//! answer or error is converted back. If another host leads the shard it is about, the request goes to that host's door
+//! (`forward.rs`). Nothing is decided here: what a task is, who gets it and when, the rooms behind the handle know.
 //!
 //! ```no_run
 //! # async fn example(handle: z4_host::Handle) -> std::io::Result<()> {
@@ -18,14 +18,16 @@
 //!
 //! # Not here
 //! - Messages and their conversions: `z4-proto`. Which failure has which code: `status.rs`, and only there.
-//! - Forwarding: on one host every shard is led here; `forwarded_to` stays empty.
+//! - Where a shard is led: the host's registry and replicas know.
 
 mod admin;
 mod arrivals;
 mod bodies;
+mod call;
 mod connections;
 mod deadline;
 mod door;
+mod forward;
 mod messages;
 mod meter;
 mod requests;

@@ -6,6 +6,8 @@
 //!                        └ a share of the budget for each message, at its first five bytes
 //! ```
 //!
+//! The answers of other hosts to calls that were passed on go through a [`Meter`] as well.
+//!
 //! A unary call's share is held until it is answered. Streams get around tonic's own reader: it keeps the buffer of
 //! the largest message for as long as the stream is open, which no budget could give back. See `requests.rs`.
 //!
@@ -25,7 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
@@ -36,6 +38,7 @@ use z4_proto::status::Failure;
 use z4_types::Kind;
 
 use crate::bodies::{Bodies, Purpose, Share};
+use crate::forward::Splice;
 
 /// What the bytes of one message may take to come. The largest does, at 14 Mbit/s.
 pub(crate) const MESSAGE_MAX: Duration = Duration::from_secs(10);
@@ -249,8 +252,12 @@ where
         let purpose = if CREATES.contains(&path) { Purpose::Create } else { Purpose::Other };
         let meter = Meter::new(body, self.bodies.clone(), purpose);
         let shares = Arc::clone(&meter.shares);
+        let mut splice = None;
         let body = if STREAMS.contains(&path) {
+            let (slot, theirs) = Splice::new();
+            splice = Some(theirs);
             parts.extensions.insert(Handed::new(meter));
+            parts.extensions.insert(slot);
             Body::empty()
         } else {
             Body::new(meter)
@@ -260,7 +267,9 @@ where
             let response = answer.await;
             // What a unary call asked for is done, and a stream has its shares itself.
             drop(shares);
-            response.map(|response| response.map(|body| Body::new(Answer { body, _call: call })))
+            response.map(|response| {
+                response.map(|body| Body::new(Answer { body, splice, theirs: None, _call: call }))
+            })
         })
     }
 }
@@ -268,7 +277,24 @@ where
 /// An answer; when it has gone out the call's place is free.
 struct Answer {
     body: Body,
+    /// Brings the answer of another host, if the call is passed on.
+    splice: Option<oneshot::Receiver<Body>>,
+    /// It came: it is sent, and `body` is only kept.
+    theirs: Option<Body>,
     _call: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    /// Returns what is to be sent.
+    fn current(&mut self, cx: &mut Context<'_>) -> &mut Body {
+        if let Some(splice) = &mut self.splice
+            && let Poll::Ready(came) = Pin::new(splice).poll(cx)
+        {
+            self.splice = None;
+            self.theirs = came.ok();
+        }
+        self.theirs.as_mut().unwrap_or(&mut self.body)
+    }
 }
 
 impl http_body::Body for Answer {
@@ -279,14 +305,14 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        Pin::new(self.current(cx)).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.theirs.as_ref().unwrap_or(&self.body).is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.theirs.as_ref().unwrap_or(&self.body).size_hint()
     }
 }

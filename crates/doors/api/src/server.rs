@@ -40,17 +40,22 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls under way when the server stops have so long; pull streams end by themselves after five seconds.
 const DRAIN_MAX: Duration = Duration::from_millis(6_500);
-/// How often health looks whether every shard has a leader.
+/// How often health looks whether every shard has a leader, and the door whether it knows hosts that are gone.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);
 
 /// Serves `handle` on `listener` until `stopping` becomes true and everything under way is answered, or six and a
 /// half seconds later. Must be awaited in a tokio runtime with time and IO enabled.
 pub async fn serve(handle: Handle, listener: TcpListener, stopping: watch::Receiver<bool>) {
-    let bodies = Bodies::new();
-    let door = Door::new(handle, stopping, bodies.clone());
+    let routes = Box::new(|handle: &Handle, shard| handle.route(shard));
+    serve_at(Door::new(handle, routes, stopping, Bodies::new()), listener).await;
+}
+
+/// Serves `door` on `listener`, as [`serve`].
+pub(crate) async fn serve_at(door: Door, listener: TcpListener) {
+    let bodies = door.bodies().clone();
     let (reporter, health) = tonic_health::server::health_reporter();
     set_health(&reporter, false).await;
-    let watching = tokio::spawn(keep_health(reporter, door.clone()));
+    let watching = tokio::spawn(keep_house(reporter, door.clone()));
 
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -106,9 +111,11 @@ async fn finish(served: impl Future<Output = Result<(), tonic::transport::Error>
     }
 }
 
-async fn keep_health(reporter: HealthReporter, door: Door) {
+/// Keeps health up to date, and the channels to other hosts.
+async fn keep_house(reporter: HealthReporter, door: Door) {
     let mut was = false;
     loop {
+        door.forget_gone();
         let is = !door.is_stopping() && has_leaders(door.handle()).await;
         if is != was {
             set_health(&reporter, is).await;
@@ -125,7 +132,11 @@ async fn keep_health(reporter: HealthReporter, door: Door) {
 }
 
 async fn has_leaders(handle: &Handle) -> bool {
-    handle.groups().await.is_ok_and(|groups| groups.iter().all(|group| group.leader != 0))
+    // None: the host waits to be added to a cluster.
+    handle
+        .groups()
+        .await
+        .is_ok_and(|groups| !groups.is_empty() && groups.iter().all(|group| group.leader != 0))
 }
 
 async fn set_health(reporter: &HealthReporter, serving: bool) {

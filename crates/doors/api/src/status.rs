@@ -5,18 +5,20 @@
 
 use std::time::Duration;
 
-use z4_host::Error;
+use z4_host::{Error, Route};
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_tasks::outcome::Refusal;
-use z4_types::Kind;
+use z4_types::{Kind, ShardId};
 
 /// An election on a healthy cluster takes about so long.
-const ELECTION_WAIT: Duration = Duration::from_millis(200);
+pub(crate) const ELECTION_WAIT: Duration = Duration::from_millis(200);
 /// A restart takes at least so long; with several hosts the client goes to another meanwhile.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 /// Queues are kept: only people change how many there are.
 const TOO_MANY_QUEUES_WAIT: Duration = Duration::from_secs(60);
+/// Replicas on the move arrive within seconds, unless they are large.
+const MEMBERS_WAIT: Duration = Duration::from_secs(1);
 /// Space is freed by checkpoints and people; neither is done in less.
 const DISK_WAIT: Duration = Duration::from_secs(5);
 
@@ -24,7 +26,8 @@ const DISK_WAIT: Duration = Duration::from_secs(5);
 pub(crate) fn failure(error: &Error) -> Failure {
     let named = |reason| Failure::new(error.kind(), reason, error.to_string());
     match error {
-        Error::NotLeader(_) => named(reason::NOT_LEADER).with_retry_after(ELECTION_WAIT),
+        // Doors that know the leader name it: see `not_leader`.
+        Error::NotLeader(shard) => not_leader(*shard, &Route::Nowhere),
         Error::NoSuchShard(_) => named(reason::SHARD_NOT_FOUND),
         Error::Overloaded(wait) => named(reason::OVERLOADED).with_retry_after(Duration::from_millis(wait.0)),
         Error::DiskFull => named(reason::DISK_FULL).with_retry_after(DISK_WAIT),
@@ -32,11 +35,45 @@ pub(crate) fn failure(error: &Error) -> Failure {
         Error::Unknown => named(reason::OUTCOME_UNKNOWN),
         Error::TaskNotFound(_) => named(reason::TASK_NOT_FOUND),
         Error::QueueNotFound(_) => named(reason::QUEUE_NOT_FOUND),
+        Error::NotJoined => named(reason::NOT_JOINED).with_retry_after(RESTART_WAIT),
+        Error::NoPeerPort => named(reason::UNSUPPORTED),
+        Error::Registry(refusal) => {
+            // Only the registry's own words are for programs.
+            let why = match refusal.reason() {
+                "INVALID" => reason::FIELD_INVALID,
+                name => name,
+            };
+            let failure = named(why);
+            if error.kind() == Kind::Unavailable { failure.with_retry_after(MEMBERS_WAIT) } else { failure }
+        }
+        Error::Peer(Kind::Unavailable, _) => named(reason::PEER_FAILED).with_retry_after(MEMBERS_WAIT),
+        Error::Peer(..) => named(reason::PEER_FAILED),
         // The base was reopened under the read, twice.
         Error::Storage(Kind::Unavailable, _) => named(reason::INTERNAL).with_retry_after(ELECTION_WAIT),
         Error::Storage(..) => named(reason::INTERNAL),
         // The host's errors may grow; their kind is right even when this table is behind.
         _ => named(reason::INTERNAL),
+    }
+}
+
+/// Returns the failure of a call for `shard`, which is led at `route` and not here.
+pub(crate) fn not_leader(shard: ShardId, route: &Route) -> Failure {
+    let unavailable =
+        |reason, what| Failure::new(Kind::Unavailable, reason, what).with_retry_after(ELECTION_WAIT);
+    match route {
+        Route::There { host, service } if !service.is_empty() => {
+            let what = format!("shard {shard} is led by host {host}: ask it, at {service}");
+            unavailable(reason::NOT_LEADER, what).with_leader(host.0.clone(), service.clone())
+        }
+        Route::There { .. } | Route::Nowhere => {
+            let what =
+                format!("shard {shard} has no leader that this host knows; retry: an election is short");
+            unavailable(reason::NO_LEADER, what)
+        }
+        Route::Here => {
+            let what = format!("this host has only begun to lead shard {shard}, or just ended; retry");
+            unavailable(reason::NOT_LEADER, what)
+        }
     }
 }
 

@@ -9,14 +9,17 @@ mod pull;
 mod push;
 mod queues;
 mod settle;
+mod split;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use z4_proto::v1;
 use z4_proto::v1::tasks_server::Tasks;
 
+use crate::call::{Call, is_forwarded};
 use crate::deadline::Deadline;
 use crate::door::Door;
+use crate::forward::Splice;
 use crate::requests::Requests;
 
 /// See the module essay.
@@ -30,11 +33,11 @@ impl TasksService {
     }
 }
 
-/// Gives a verb the door, the request and its deadline, and makes its failure a status.
+/// Gives a verb the call and the request, and makes its failure a status.
 macro_rules! unary {
     ($self:ident, $request:ident, $verb:path) => {{
-        let deadline = Deadline::of($request.metadata());
-        $verb(&$self.door, $request.into_inner(), deadline).await.map(Response::new).map_err(Status::from)
+        let call = Call::new(&$self.door, $request.metadata());
+        $verb(call, $request.into_inner()).await.map(Response::new).map_err(Status::from)
     }};
 }
 
@@ -68,7 +71,9 @@ impl Tasks for TasksService {
         &self,
         request: Request<Streaming<v1::PullRequest>>,
     ) -> Result<Response<Self::PullStream>, Status> {
-        Ok(Response::new(pull::pull(&self.door, Requests::of(&request)?)))
+        let splice = request.extensions().get::<Splice>().cloned();
+        let forwarded = is_forwarded(request.metadata());
+        Ok(Response::new(pull::pull(&self.door, Requests::of(&request)?, splice, forwarded)))
     }
 
     async fn lease_tasks(
@@ -76,8 +81,8 @@ impl Tasks for TasksService {
         request: Request<v1::LeaseTasksRequest>,
     ) -> Result<Response<v1::LeaseTasksResponse>, Status> {
         let deadline = Deadline::allowing(request.metadata(), lease::WAIT_MAX);
-        let answer = lease::lease(&self.door, request.into_inner(), deadline).await;
-        answer.map(Response::new).map_err(Status::from)
+        let call = Call { deadline, ..Call::new(&self.door, request.metadata()) };
+        lease::lease(call, request.into_inner()).await.map(Response::new).map_err(Status::from)
     }
 
     async fn settle(

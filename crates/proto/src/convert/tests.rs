@@ -80,7 +80,7 @@ fn a_request_id_is_its_number_or_its_hash_and_each_queue_has_its_own() {
 fn a_bad_task_fails_alone_and_names_its_field() {
     let good = v1::NewTask { payload: Bytes::from_static(b"x"), ..Default::default() };
     let bad = v1::NewTask { priority: Some(256), ..Default::default() };
-    let create = create_batch("q", vec![good, bad], "").expect("the batch is fine");
+    let create = create_batch(queue(), vec![good, bad], "").expect("the batch is fine");
     assert_eq!(create.tasks[0].as_ref().expect("good").priority, Priority(128));
     let failure = create.tasks[1].as_ref().expect_err("priority 256");
     assert_eq!(failure.field.as_deref(), Some("tasks[1].priority"));
@@ -89,12 +89,11 @@ fn a_bad_task_fails_alone_and_names_its_field() {
 
 #[test]
 fn batches_over_the_limits_are_refused_whole() {
-    let refused = |queue: &str, tasks| create_batch(queue, tasks, "").expect_err("refused").reason;
-    assert_eq!(refused("", vec![v1::NewTask::default()]), reason::QUEUE_NAME_INVALID);
-    assert_eq!(refused("q", vec![]), reason::BATCH_EMPTY);
-    assert_eq!(refused("q", vec![v1::NewTask::default(); 9_000]), reason::BATCH_TOO_LARGE);
+    let refused = |tasks| create_batch(queue(), tasks, "").expect_err("refused").reason;
+    assert_eq!(refused(vec![]), reason::BATCH_EMPTY);
+    assert_eq!(refused(vec![v1::NewTask::default(); 9_000]), reason::BATCH_TOO_LARGE);
     let big = v1::NewTask { payload: Bytes::from(vec![0; 1 << 20]), ..Default::default() };
-    assert_eq!(refused("q", vec![big; 8]), reason::BATCH_TOO_LARGE);
+    assert_eq!(refused(vec![big; 8]), reason::BATCH_TOO_LARGE);
 }
 
 #[test]
@@ -118,17 +117,33 @@ fn limits_of_one_task_are_kept() {
 #[test]
 fn two_request_ids_of_one_create_must_agree() {
     let create = |outer: &str, inner: &str| {
-        create_one(v1::CreateTaskRequest {
+        let request = v1::CreateTaskRequest {
             queue: queue().as_str().into(),
             task: Some(v1::NewTask { request_id: inner.into(), ..Default::default() }),
             request_id: outer.into(),
-        })
+        };
+        create_one(&queue(), request)
     };
     let id = request_id("a", &queue(), "r").expect("short");
-    assert_eq!(create("a", "").expect("outer").1.request, id);
-    assert_eq!(create("", "a").expect("inner").1.request, id);
-    assert_eq!(create("a", "a").expect("both").1.request, id);
+    assert_eq!(create("a", "").expect("outer").request, id);
+    assert_eq!(create("", "a").expect("inner").request, id);
+    assert_eq!(create("a", "a").expect("both").request, id);
     assert_eq!(create("a", "b").expect_err("two").reason, reason::REQUEST_ID_INVALID);
+}
+
+#[test]
+fn a_settlement_survives_the_way_back_into_its_message() {
+    let verdicts = [
+        Verdict::Ack,
+        Verdict::Nack { delay: Some(Duration(1_250)), reason: "no".into() },
+        Verdict::Nack { delay: None, reason: String::new() },
+        Verdict::Release { delay: Duration(0) },
+        Verdict::Extend { ttl: Duration(5_000) },
+    ];
+    for verdict in verdicts {
+        let word = Settlement { id: TaskId(77), token: Token(5), verdict };
+        assert_eq!(settlement(pb_settlement(word.clone())), Ok(word));
+    }
 }
 
 #[test]

@@ -1,60 +1,74 @@
 //! Create one task, or a batch of which a bad one fails alone.
 
-use z4_proto::convert::{Create, create_batch, create_one};
+use z4_proto::convert::{Create, create_batch, create_one, queue_name};
 use z4_proto::status::Failure;
 use z4_proto::v1;
 use z4_tasks::command::NewTask;
+use z4_types::QueueName;
 
-use crate::deadline::Deadline;
-use crate::door::Door;
+use crate::bodies::Share;
+use crate::call::Call;
 use crate::messages::id_text;
 use crate::status;
 
-/// What became of a batch: an id for each task, empty where it failed, and the failures.
-pub(super) struct Created {
-    pub(super) ids: Vec<String>,
-    pub(super) errors: Vec<v1::ItemError>,
-}
-
 pub(super) async fn one(
-    door: &Door,
+    call: Call<'_>,
     request: v1::CreateTaskRequest,
-    deadline: Deadline,
 ) -> Result<v1::CreateTaskResponse, Failure> {
-    let (queue, task) = create_one(request)?;
-    let creating = door.handle().create(queue, None, &[task]);
-    let mut results = deadline.write(creating).await?;
-    match results.pop() {
-        Some(Ok(id)) => Ok(v1::CreateTaskResponse { id: id_text(id), forwarded_to: String::new() }),
-        Some(Err(why)) => Err(status::refusal(&why)),
-        None => Err(status::defect("a create of one task was answered with none")),
-    }
+    let queue = queue_name(&request.queue, "queue")?;
+    let shard = call.handle().shard_of(&queue);
+    let local = |request| async move {
+        let task = create_one(&queue, request)?;
+        let creating = call.handle().create(queue, None, &[task]);
+        let mut results = call.write(creating).await?;
+        match results.pop() {
+            Some(Ok(id)) => Ok(v1::CreateTaskResponse { id: id_text(id), forwarded_to: String::new() }),
+            Some(Err(why)) => Err(status::refusal(&why)),
+            None => Err(status::defect("a create of one task was answered with none")),
+        }
+    };
+    call.serve(shard, request, local).await
 }
 
 pub(super) async fn batch(
-    door: &Door,
+    call: Call<'_>,
     request: v1::BatchCreateTasksRequest,
-    deadline: Deadline,
 ) -> Result<v1::BatchCreateTasksResponse, Failure> {
-    let create = create_batch(&request.queue, request.tasks, &request.request_id)?;
-    let Created { ids, errors } = all(door, create, deadline).await?;
-    Ok(v1::BatchCreateTasksResponse { ids, errors, forwarded_to: String::new() })
+    // A unary request's share is held until it is answered.
+    all(call, request, None).await
 }
 
-/// Creates the good tasks of a batch. Everything up to the write being queued happens in the first poll.
-pub(super) async fn all(door: &Door, create: Create, deadline: Deadline) -> Result<Created, Failure> {
-    let Create { queue, request, tasks } = create;
+/// Creates the good tasks of a batch. If the shard is led here, everything up to the write being queued happens in the
+/// first poll, and the share is given back then. If not, it is held until the other host has answered.
+pub(super) async fn all(
+    call: Call<'_>,
+    request: v1::BatchCreateTasksRequest,
+    share: Option<Share>,
+) -> Result<v1::BatchCreateTasksResponse, Failure> {
+    let queue = queue_name(&request.queue, "queue")?;
+    let shard = call.handle().shard_of(&queue);
+    call.serve(shard, request, |request| here(call, queue, request, share)).await
+}
+
+/// Creates the good tasks of a batch on this host.
+async fn here(
+    call: Call<'_>,
+    queue: QueueName,
+    request: v1::BatchCreateTasksRequest,
+    share: Option<Share>,
+) -> Result<v1::BatchCreateTasksResponse, Failure> {
+    let Create { queue, request, tasks } = create_batch(queue, request.tasks, &request.request_id)?;
     let count = tasks.len();
     let (good, bad) = part(tasks);
     let results = if good.is_empty() {
         Vec::new()
     } else {
-        let creating = door.handle().create(queue, request, &good);
-        // Encoded by now: the decoded tasks need not wait for the disk.
-        drop(good);
-        deadline.write(creating).await?
+        let creating = call.handle().create(queue, request, &good);
+        // Encoded by now, under the host's budget: the decoded tasks need not wait for the disk.
+        drop((good, share));
+        call.write(creating).await?
     };
-    let mut created = Created { ids: Vec::with_capacity(count), errors: Vec::new() };
+    let mut created = v1::BatchCreateTasksResponse { ids: Vec::with_capacity(count), ..Default::default() };
     let mut bad = bad.into_iter().peekable();
     let mut results = results.into_iter();
     for index in 0..count {

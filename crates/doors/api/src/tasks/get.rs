@@ -4,16 +4,15 @@ use z4_proto::convert::task_id;
 use z4_proto::status::Failure;
 use z4_proto::v1;
 
-use crate::deadline::Deadline;
-use crate::door::Door;
-use crate::messages;
+use crate::call::Call;
+use crate::{messages, status};
 
-pub(super) async fn get(
-    door: &Door,
-    request: v1::GetTaskRequest,
-    deadline: Deadline,
-) -> Result<v1::GetTaskResponse, Failure> {
+pub(super) async fn get(call: Call<'_>, request: v1::GetTaskRequest) -> Result<v1::GetTaskResponse, Failure> {
     let id = task_id(&request.id, "id")?;
-    let (now, info) = deadline.read(door.handle().get(id)).await?;
-    Ok(v1::GetTaskResponse { task: Some(messages::task(info, now)), forwarded_to: String::new() })
+    let shard = call.handle().task_shard(id).map_err(|error| status::failure(&error))?;
+    let local = |_| async move {
+        let (now, info) = call.read(call.handle().get(id)).await?;
+        Ok(v1::GetTaskResponse { task: Some(messages::task(info, now)), forwarded_to: String::new() })
+    };
+    call.serve(shard, request, local).await
 }

@@ -14,11 +14,11 @@ use z4_proto::convert::{consumer_name, duration, lease_duration, queue_name};
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1;
+use z4_types::QueueName;
 use z4_types::limits::LEASE_TASKS_MAX;
 
 use crate::arrivals::{Arrivals, MESSAGE_BYTES_TARGET, Unused, arrivals};
-use crate::deadline::Deadline;
-use crate::door::Door;
+use crate::call::Call;
 use crate::{messages, status};
 
 /// Longest wait for the first task.
@@ -32,11 +32,20 @@ const BYTES_DEFAULT: u64 = MESSAGE_BYTES_TARGET as u64;
 const BYTES_MAX: u64 = 16 << 20;
 
 pub(super) async fn lease(
-    door: &Door,
+    call: Call<'_>,
     request: v1::LeaseTasksRequest,
-    deadline: Deadline,
 ) -> Result<v1::LeaseTasksResponse, Failure> {
     let queue = queue_name(&request.queue, "queue")?;
+    let shard = call.handle().shard_of(&queue);
+    call.serve(shard, request, |request| here(call, queue, request)).await
+}
+
+async fn here(
+    call: Call<'_>,
+    queue: QueueName,
+    request: v1::LeaseTasksRequest,
+) -> Result<v1::LeaseTasksResponse, Failure> {
+    let door = call.door;
     consumer_name(&request.consumer, "consumer")?;
     let lease = lease_duration(request.lease_duration, "lease_duration")?;
     let wait = request.wait.map(|span| duration(span, "wait")).transpose()?;
@@ -55,12 +64,12 @@ pub(super) async fn lease(
     let consumer = door
         .handle()
         .consume(queue.clone(), name, lease, Box::new(sink))
-        .map_err(|error| status::failure(&error))?;
+        .map_err(|error| door.failure(&error))?;
     consumer.credit(request.max_tasks.max(1), bytes);
     if !wait.is_zero() {
-        first(door, &mut arrived, wait, deadline).await?;
-    } else if deadline.read(door.handle().has_due(queue)).await? {
-        first(door, &mut arrived, NO_WAIT, deadline).await?;
+        first(call, &mut arrived, wait).await?;
+    } else if call.read(door.handle().has_due(queue)).await? {
+        first(call, &mut arrived, NO_WAIT).await?;
     }
     // Credit counts payloads, this also metadata: what does not fit goes back.
     let tasks = arrived.take(usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -73,16 +82,11 @@ pub(super) async fn lease(
 }
 
 /// Waits for the first delivery, at most so long.
-async fn first(
-    door: &Door,
-    arrived: &mut Arrivals,
-    wait: Duration,
-    deadline: Deadline,
-) -> Result<(), Failure> {
+async fn first(call: Call<'_>, arrived: &mut Arrivals, wait: Duration) -> Result<(), Failure> {
     tokio::select! {
         biased;
-        some = arrived.some() => some.unwrap_or(Ok(())).map_err(|why| status::failure(&why)),
-        () = door.stopping() => Ok(()),
-        () = tokio::time::sleep_until(deadline.within(wait)) => Ok(()),
+        some = arrived.some() => some.unwrap_or(Ok(())).map_err(|why| call.door.failure(&why)),
+        () = call.door.stopping() => Ok(()),
+        () = tokio::time::sleep_until(call.deadline.within(wait)) => Ok(()),
     }
 }

@@ -13,21 +13,28 @@ use z4_proto::status::Failure;
 use z4_proto::v1;
 use z4_tasks::{ListFilter, PageToken, Phase};
 use z4_types::limits::LIST_PAGE_MAX;
-use z4_types::{Duration, Millis};
+use z4_types::{Duration, Millis, QueueName};
 
-use crate::deadline::Deadline;
-use crate::door::Door;
+use crate::call::Call;
 use crate::messages;
 
 /// Items of a page when the caller does not say.
 const PAGE_DEFAULT: u32 = 100;
 
 pub(super) async fn list(
-    door: &Door,
+    call: Call<'_>,
     request: v1::ListTasksRequest,
-    deadline: Deadline,
 ) -> Result<v1::ListTasksResponse, Failure> {
     let queue = queue_name(&request.queue, "queue")?;
+    let shard = call.handle().shard_of(&queue);
+    call.serve(shard, request, |request| here(call, queue, request)).await
+}
+
+async fn here(
+    call: Call<'_>,
+    queue: QueueName,
+    request: v1::ListTasksRequest,
+) -> Result<v1::ListTasksResponse, Failure> {
     let from = request.from.map(|time| millis(time, "from")).transpose()?;
     let to = request.to.map(|time| millis(time, "to")).transpose()?;
     let after = page_token(&request.page_token)?;
@@ -40,7 +47,7 @@ pub(super) async fn list(
     let mut filter = ListFilter { state: phase(state), from, to };
     let mut split_at = None;
     if filter.state == Some(Phase::Waiting) {
-        let (now, _) = deadline.read(door.handle().queue(queue.clone())).await?;
+        let (now, _) = call.read(call.handle().queue(queue.clone())).await?;
         let next = now + Duration(1);
         if state == v1::TaskState::Due {
             filter.to = Some(filter.to.map_or(next, |to| to.min(next)));
@@ -49,7 +56,7 @@ pub(super) async fn list(
         }
         split_at = Some(now);
     }
-    let (now, page) = deadline.read(door.handle().list(ListRequest { queue, filter, after, limit })).await?;
+    let (now, page) = call.read(call.handle().list(ListRequest { queue, filter, after, limit })).await?;
     // What was asked for as scheduled is shown as scheduled, also if its time came between the two reads.
     let now = split_at.unwrap_or(now);
     Ok(v1::ListTasksResponse {

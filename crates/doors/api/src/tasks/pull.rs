@@ -11,6 +11,9 @@
 //! was not written is known exactly and released. When the server stops, or the client closes its side, the credit
 //! is void: `Replies` hands out no more tasks, answers go on.
 //!
+//! A stream for a shard that another host leads is passed on to it when it is opened, and needs no more of this file
+//! (`forward/pipe.rs`).
+//!
 //! # Invariants
 //! - The first message opens the consumer; credit and settlements before it, and a second one, end the stream.
 //! - After Draining no tasks are sent.
@@ -34,11 +37,14 @@ use z4_proto::v1;
 use z4_proto::v1::pull_reply::{Draining, Message as Out, Opened, Settled, Tasks};
 use z4_proto::v1::pull_request::{Credit, Message as In, Open, Settle};
 use z4_types::limits::{CONSUMER_CREDIT_BYTES_MAX, CONSUMER_CREDIT_TASKS_MAX};
+use z4_types::{Kind, QueueName};
 
-use super::settle;
+use super::settle::settle;
 use crate::arrivals::{Arrivals, Sink, Unused, arrivals};
-use crate::deadline::{CALL_DEFAULT, Deadline};
+use crate::call::Call;
+use crate::deadline::CALL_DEFAULT;
 use crate::door::Door;
+use crate::forward::{Leader, Pauses, Piped, Splice, leader, pipe};
 use crate::messages::leased_task;
 use crate::meter::Broken;
 use crate::requests::Requests;
@@ -53,6 +59,7 @@ type Reply = Result<v1::PullReply, Status>;
 
 /// What the socket polls.
 pub(crate) struct Replies {
+    door: Door,
     answers: mpsc::Receiver<Reply>,
     arrivals: Arrivals,
     /// Set when no more tasks are to be sent.
@@ -63,6 +70,10 @@ pub(crate) struct Replies {
 /// The reading half of one stream.
 struct Session {
     door: Door,
+    /// Takes the leader's answer, if the shard is led elsewhere.
+    splice: Option<Splice>,
+    /// Another host has passed the stream on.
+    forwarded: bool,
     answers: mpsc::Sender<Reply>,
     settles: Arc<Semaphore>,
     unused: Arc<Unused>,
@@ -72,14 +83,29 @@ struct Session {
     consumer: Option<Consumer>,
 }
 
+/// Where a stream was opened.
+#[derive(Debug, PartialEq, Eq)]
+enum Begun {
+    Here,
+    /// And it is over.
+    Elsewhere,
+}
+
 /// Serves one stream, in a task of its own.
-pub(super) fn pull(door: &Door, requests: Requests<v1::PullRequest>) -> Replies {
+pub(super) fn pull(
+    door: &Door,
+    requests: Requests<v1::PullRequest>,
+    splice: Option<Splice>,
+    forwarded: bool,
+) -> Replies {
     let (answers, receiver) = mpsc::channel(SETTLES_MAX);
     let unused = Arc::new(Unused::default());
     let void = Arc::new(AtomicBool::new(false));
     let (sink, arrivals) = arrivals(door.handle().clone(), Arc::clone(&unused));
     let session = Session {
         door: door.clone(),
+        splice,
+        forwarded,
         answers,
         settles: Arc::new(Semaphore::new(SETTLES_MAX)),
         unused,
@@ -88,7 +114,7 @@ pub(super) fn pull(door: &Door, requests: Requests<v1::PullRequest>) -> Replies 
         consumer: None,
     };
     tokio::spawn(session.run(requests));
-    Replies { answers: receiver, arrivals, void, ended: false }
+    Replies { door: door.clone(), answers: receiver, arrivals, void, ended: false }
 }
 
 impl Stream for Replies {
@@ -122,7 +148,7 @@ impl Stream for Replies {
             }
             Poll::Ready(Some(Err(why))) => {
                 self.ended = true;
-                Poll::Ready(Some(Err(status::failure(&why).into())))
+                Poll::Ready(Some(Err(self.door.failure(&why).into())))
             }
             // The sink goes with the consumer; answers may still come.
             Poll::Ready(None) => Poll::Pending,
@@ -148,7 +174,11 @@ impl Session {
         let refused = |what| Err(Broken::Refused(status::protocol(what)));
         match timeout(CALL_DEFAULT, requests.next()).await {
             Ok(first) => match first? {
-                Some((v1::PullRequest { message: Some(In::Open(open)) }, _)) => self.open(open).await?,
+                Some((v1::PullRequest { message: Some(In::Open(open)) }, _)) => {
+                    if self.begin(open, requests).await? == Begun::Elsewhere {
+                        return Ok(());
+                    }
+                }
                 Some(_) => return refused("the first message of a pull stream is `open`"),
                 None => return Ok(()),
             },
@@ -183,24 +213,58 @@ impl Session {
         }
     }
 
-    async fn open(&mut self, open: Open) -> Result<(), Failure> {
+    /// Opens the consumer where its shard is led. If that is elsewhere, returns when the stream is over.
+    async fn begin(&mut self, open: Open, requests: &mut Requests<v1::PullRequest>) -> Result<Begun, Broken> {
         let queue = queue_name(&open.queue, "open.queue")?;
         consumer_name(&open.consumer, "open.consumer")?;
         let lease = lease_duration(open.lease_duration, "open.lease_duration")?;
         if self.door.is_stopping() {
-            return Err(status::draining());
+            return Err(status::draining().into());
         }
+        let door = self.door.clone();
+        let (call, shard) = (Call::of_stream(&door, self.forwarded), door.handle().shard_of(&queue));
+        let first = v1::PullRequest { message: Some(In::Open(open.clone())) };
+        let mut pauses = Pauses::default();
+        loop {
+            let failure = match leader(call, shard)? {
+                Leader::Here => {
+                    self.open(open, queue, lease).await?;
+                    return Ok(Begun::Here);
+                }
+                Leader::Nobody(failure) => failure,
+                Leader::At(host, service) => {
+                    let Some(splice) = &self.splice else {
+                        return Err(status::defect("a pull stream has no place for another's answer").into());
+                    };
+                    let gone = self.answers.closed();
+                    match pipe(call, (&host, &service), &first, requests, splice, gone).await {
+                        Ok(()) => return Ok(Begun::Elsewhere),
+                        Err(Piped::Broken(broken)) => return Err(broken),
+                        Err(Piped::Refused(failure)) => failure,
+                    }
+                }
+            };
+            // Nothing was done, so whatever it was may be tried again; unless it can never succeed.
+            if !matches!(failure.kind, Kind::Unavailable | Kind::OutcomeUnknown) {
+                return Err(failure.into());
+            }
+            pauses.wait(call, failure).await?;
+        }
+    }
+
+    async fn open(&mut self, open: Open, queue: QueueName, lease: z4_types::Duration) -> Result<(), Failure> {
         let consumer = self.door.consumer_name(open.consumer);
         let opened = Opened {
             consumer: consumer.clone(),
             lease_duration: Some(pb_duration(lease)),
-            forwarded_to: String::new(),
+            // The host in between passes this on as it is.
+            forwarded_to: if self.forwarded { self.door.service() } else { String::new() },
         };
         // Before the consumer exists: tasks come after `opened`.
         drop(self.answers.send(Ok(reply(Out::Opened(opened)))).await);
         let sink = self.sink.take().expect("a stream is opened once");
         let consumer = self.door.handle().consume(queue, consumer, lease, Box::new(sink));
-        self.consumer = Some(consumer.map_err(|error| status::failure(&error))?);
+        self.consumer = Some(consumer.map_err(|error| self.door.failure(&error))?);
         Ok(())
     }
 
@@ -247,12 +311,14 @@ impl Session {
     /// Sends settlements to their shards; a task of their own waits for the answer.
     async fn settle(&self, words: Settle) {
         let Ok(place) = Arc::clone(&self.settles).acquire_owned().await else { return };
-        let (door, answers) = (self.door.clone(), self.answers.clone());
+        let (door, answers, forwarded) = (self.door.clone(), self.answers.clone(), self.forwarded);
         let mut answer = Box::pin(async move {
             let Settle { seq, settlements } = words;
             let mut settled = Settled { seq, ..Settled::default() };
-            match settle::all(&door, settlements, Deadline::default_from_now()).await {
-                Ok(errors) => settled.errors = errors,
+            // Of any tasks: those of other shards may be led elsewhere, unless the stream itself was passed on.
+            let call = Call::of_stream(&door, forwarded);
+            match settle(call, v1::SettleRequest { settlements }).await {
+                Ok(reply) => settled.errors = reply.errors,
                 Err(failure) => settled.failure = Some(failure.to_pb()),
             }
             drop(answers.send(Ok(reply(Out::Settled(settled)))).await);

@@ -4,10 +4,12 @@
 //! batch under way waits for its answer. When the window is full the stream is not read, HTTP/2 stops the client.
 //!
 //! # Invariants
-//! - Batches are queued at the shard in the order of the stream.
+//! - Batches are queued at the shard in the order of the stream, if it is led here.
 //! - Each batch read is answered once, within ten seconds; a place in the window is free again when its answer is queued.
 //! - A stream that the server ends says why, behind the answers of all batches read: the rest was never proposed.
 //!
+//! # Not here
+//! - Batches for a shard led elsewhere: each goes to its leader as a call of its own (`forward.rs`).
 //! # Caveats
 //! - A client that does not read its replies is not read from either.
 
@@ -19,11 +21,11 @@ use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use z4_proto::convert::create_batch;
 use z4_proto::v1;
 
-use super::create::{Created, all};
-use crate::deadline::Deadline;
+use super::create::all;
+use crate::bodies::Share;
+use crate::call::Call;
 use crate::door::Door;
 use crate::meter::Broken;
 use crate::requests::Requests;
@@ -71,9 +73,7 @@ async fn read(door: &Door, mut batches: Requests<v1::PushRequest>, replies: &mps
             places = places(&slots, &bytes, &batch) => places,
             () = replies.closed() => return,
         };
-        begin(door.clone(), batch, replies.clone(), places).await;
-        // Encoded by now, under the host's budget.
-        drop(share);
+        begin(door.clone(), batch, share, replies.clone(), places).await;
     }
 }
 
@@ -87,9 +87,15 @@ async fn places(slots: &Arc<Semaphore>, bytes: &Arc<Semaphore>, batch: &v1::Push
 }
 
 /// Queues the batch at its shard, and leaves the rest to a task of its own.
-async fn begin(door: Door, batch: v1::PushRequest, replies: mpsc::Sender<Reply>, places: Places) {
+async fn begin(
+    door: Door,
+    batch: v1::PushRequest,
+    share: Option<Share>,
+    replies: mpsc::Sender<Reply>,
+    places: Places,
+) {
     let mut answer = Box::pin(async move {
-        let reply = create(&door, batch).await;
+        let reply = create(&door, batch, share).await;
         // A client that is gone needs no answer.
         drop(replies.send(Ok(reply)).await);
         drop(places);
@@ -102,16 +108,13 @@ async fn begin(door: Door, batch: v1::PushRequest, replies: mpsc::Sender<Reply>,
     }
 }
 
-async fn create(door: &Door, batch: v1::PushRequest) -> v1::PushReply {
+async fn create(door: &Door, batch: v1::PushRequest, share: Option<Share>) -> v1::PushReply {
     let v1::PushRequest { seq, queue, tasks, request_id } = batch;
-    let created = match create_batch(&queue, tasks, &request_id) {
-        Ok(create) => all(door, create, Deadline::default_from_now()).await,
-        Err(failure) => Err(failure),
-    };
-    let mut reply = v1::PushReply { seq, ..v1::PushReply::default() };
-    match created {
-        Ok(Created { ids, errors }) => (reply.ids, reply.errors) = (ids, errors),
-        Err(failure) => reply.failure = Some(failure.to_pb()),
+    let request = v1::BatchCreateTasksRequest { queue, tasks, request_id };
+    match all(Call::of_stream(door, false), request, share).await {
+        Ok(v1::BatchCreateTasksResponse { ids, errors, forwarded_to }) => {
+            v1::PushReply { seq, ids, errors, failure: None, forwarded_to }
+        }
+        Err(failure) => v1::PushReply { seq, failure: Some(failure.to_pb()), ..v1::PushReply::default() },
     }
-    reply
 }

@@ -1,0 +1,96 @@
+//! One call, as every verb gets it: the door, when it must have ended, and whether another host passed it on.
+//!
+//! A verb says which shard it is about and what it does where that shard is led; [`Call::serve`] brings the two together,
+//! wherever that is. See `forward.rs` for the way to another host.
+
+use std::future::Future;
+
+use tokio::time::timeout_at;
+use tonic::metadata::MetadataMap;
+use z4_host::{Error, Handle, Route};
+use z4_proto::status::Failure;
+use z4_types::ShardId;
+
+use crate::deadline::Deadline;
+use crate::door::Door;
+use crate::forward::{self, Pass};
+use crate::status;
+
+/// Metadata of a call that another host has passed on: the name of that host.
+pub(crate) const FORWARDED_BY: &str = "z4-forwarded-by";
+
+/// See the module essay.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) door: &'a Door,
+    pub(crate) deadline: Deadline,
+    /// Another host has passed it on, so this one answers it or refuses it.
+    pub(crate) forwarded: bool,
+}
+
+impl<'a> Call<'a> {
+    /// Returns a call with this metadata that began now.
+    pub(crate) fn new(door: &'a Door, metadata: &MetadataMap) -> Self {
+        Self { door, deadline: Deadline::of(metadata), forwarded: is_forwarded(metadata) }
+    }
+
+    /// Returns a piece of a stream's work that began now.
+    pub(crate) fn of_stream(door: &'a Door, forwarded: bool) -> Self {
+        Self { door, deadline: Deadline::default_from_now(), forwarded }
+    }
+
+    pub(crate) fn handle(&self) -> &'a Handle {
+        self.door.handle()
+    }
+
+    /// Serves a request where `shard` is led: by `local` on this host, or by the door of another, which is named in the
+    /// reply. Waits while nobody leads it.
+    ///
+    /// # Errors
+    /// What `local` or the other host said; `Unavailable` if no leader could be asked in time.
+    pub(crate) async fn serve<R, Answer>(
+        self,
+        shard: ShardId,
+        request: R,
+        local: impl FnOnce(R) -> Answer,
+    ) -> Result<R::Reply, Failure>
+    where
+        R: Pass,
+        Answer: Future<Output = Result<R::Reply, Failure>>,
+    {
+        // The usual way first, with nothing in it.
+        if self.door.route(shard) != Route::Here
+            && let Some(reply) = forward::pass(self, shard, &request).await?
+        {
+            return Ok(reply);
+        }
+        local(request).await
+    }
+
+    /// Waits for a call on this host that changes something.
+    ///
+    /// # Errors
+    /// What the host said, or that the outcome is unknown because time is up.
+    pub(crate) async fn write<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+        match timeout_at(self.deadline.at(), call).await {
+            Ok(result) => result.map_err(|error| self.door.failure(&error)),
+            Err(_) => Err(status::write_expired()),
+        }
+    }
+
+    /// Waits for a call on this host that changes nothing.
+    ///
+    /// # Errors
+    /// What the host said, or that time is up.
+    pub(crate) async fn read<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+        match timeout_at(self.deadline.at(), call).await {
+            Ok(result) => result.map_err(|error| self.door.failure(&error)),
+            Err(_) => Err(status::read_expired()),
+        }
+    }
+}
+
+/// Returns whether another host has passed on a call with this metadata.
+pub(crate) fn is_forwarded(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(FORWARDED_BY)
+}
