@@ -21,6 +21,7 @@ Examples:
   z4t -t localhost:6355 info
   z4t task push acme/emails 'hello' --delay 5m
   z4t -q acme/emails consume --count 10
+  z4t -t localhost:6355 -p localhost:6456 -id peer2 add-peer
 
 Times are RFC 3339 (2030-01-31T09:30:00Z) or spans from now (+90m); spans are 250ms, 30s, 5m, 2h, 7d, 1h30m.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 conflict or precondition, 5 auth, 6 unavailable or timeout.")]
@@ -41,9 +42,13 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true)]
     pub(crate) queue: Option<String>,
 
-    /// The id a verb is about, instead of its argument. Also spelled -id.
+    /// The id a verb is about, instead of its argument; with add-peer and remove-peer, that of the host. Also spelled -id.
     #[arg(long, global = true)]
     pub(crate) id: Option<String>,
+
+    /// The peer address of the host to add; not its gRPC port.
+    #[arg(short, long, global = true, value_name = "HOST:PORT")]
+    pub(crate) peer: Option<String>,
 
     /// How data is printed. Unset: whatever suits the verb.
     #[arg(short, long, global = true, value_enum)]
@@ -74,6 +79,18 @@ pub(crate) enum Verb {
     /// Show what the host knows about itself, as JSON.
     #[command(after_help = "Example:\n  z4t diagnostic")]
     Diagnostic,
+
+    /// Add the host at peer address -p, which waits there under the name -id, to the cluster.
+    #[command(after_help = "Example:\n  z4t -t localhost:6355 -p localhost:6456 -id peer2 add-peer")]
+    AddPeer,
+
+    /// Remove the host named -id from the cluster, for good.
+    #[command(after_help = "Example:\n  z4t -t localhost:6355 -id peer2 remove-peer")]
+    RemovePeer,
+
+    /// Look at shards: where their replicas are, who leads them, whether they agree.
+    #[command(subcommand, after_help = "Example:\n  z4t shard list")]
+    Shard(ShardVerb),
 
     /// Take tasks of the queue given by -q, print each as a line of JSON, and acknowledge it.
     #[command(after_help = "Example:\n  z4t -q acme/emails consume --count 10 --idle 5s")]
@@ -249,6 +266,33 @@ pub(crate) enum QueueVerb {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShardVerb {
+    /// List the shards with their leaders and replicas.
+    #[command(after_help = "Example:\n  z4t shard list -o json")]
+    List,
+
+    /// Compare the replicas of shards by the digests of their states; exit code 1 if any differ, 6 if not all could be
+    /// compared.
+    #[command(after_help = "Examples:\n  z4t shard verify\n  z4t shard verify 1 2 -o json")]
+    Verify {
+        /// The shards; all if none is named.
+        #[arg(value_name = "SHARD")]
+        shards: Vec<u32>,
+    },
+
+    /// Hand the leadership of a shard to another of its voters.
+    #[command(after_help = "Example:\n  z4t shard transfer-leader 1 peer2")]
+    TransferLeader {
+        /// The shard.
+        #[arg(value_name = "SHARD")]
+        shard: u32,
+        /// The host that shall lead it.
+        #[arg(value_name = "HOST")]
+        to: String,
+    },
+}
+
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     match parse_span(text)? {
         Duration::ZERO => Err("a timeout of zero would let nothing happen; give at least 1ms".to_owned()),
@@ -312,6 +356,11 @@ mod tests {
         assert_eq!(after("z4t x -- -id peer1"), "z4t x -- -id peer1");
         assert_eq!(after("z4t -idle -i d"), "z4t -idle -i d");
         assert_eq!(parse("z4t -t h:1 -id abc task get").expect("fine").id.as_deref(), Some("abc"));
+        let add = parse("z4t -t localhost:6355 -p localhost:6456 -id peer1 add-peer").expect("fine");
+        assert_eq!(
+            (&*add.target, add.peer.as_deref(), add.id.as_deref()),
+            (&["localhost:6355".to_owned()][..], Some("localhost:6456"), Some("peer1"))
+        );
     }
 
     #[test]
@@ -320,6 +369,13 @@ mod tests {
             "z4t -t localhost:6355 info",
             "z4t -t localhost:6355 -q jobs consume",
             "z4t -t localhost:6355 -q jobs consume --count 3 --idle 250ms",
+            "z4t -t localhost:6355 -p localhost:6456 -id peer1 add-peer",
+            "z4t -t localhost:6355 -id peer1 remove-peer",
+            "z4t add-peer --peer peer2:6356 --id peer2",
+            "z4t shard list",
+            "z4t shard verify -o json",
+            "z4t shard verify 0 3",
+            "z4t shard transfer-leader 3 peer2",
             "z4t ping",
             "z4t health",
             "z4t task push jobs hello --deliver-at +90m --priority 0 --max-attempts 3 --ttl 7d --meta a=b --meta c=",
@@ -352,6 +408,8 @@ mod tests {
             "z4t task get abc",
             "z4t task list jobs --state happy",
             "z4t -q jobs consume --count 0",
+            "z4t shard transfer-leader 3",
+            "z4t shard verify one",
             "z4t ping --timeout 0s",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

@@ -1,5 +1,6 @@
 //! The verbs: one file each; here they are only told apart.
 
+mod add_peer;
 mod completions;
 mod consume;
 mod diagnostic;
@@ -8,6 +9,10 @@ mod info;
 mod ping;
 mod queue_get;
 mod queue_list;
+mod remove_peer;
+mod shard_list;
+mod shard_transfer_leader;
+mod shard_verify;
 mod task_cancel;
 mod task_get;
 mod task_list;
@@ -15,7 +20,7 @@ mod task_push;
 
 use z4_client::{Client, TaskId};
 
-use crate::args::{Cli, QueueVerb, TaskVerb, Verb};
+use crate::args::{Cli, QueueVerb, ShardVerb, TaskVerb, Verb};
 use crate::failure::Failure;
 use crate::output::Format;
 
@@ -33,6 +38,19 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Ping => ping::run(&client, json).await,
         Verb::Health => health::run(&client, json).await,
         Verb::Diagnostic => diagnostic::run(&client).await,
+        Verb::AddPeer => {
+            let (host, address) = (host(cli.id)?, cli.peer);
+            let address = address.ok_or_else(|| {
+                Failure::Usage("give the peer address of the host to add: -p HOST:PORT".to_owned())
+            })?;
+            add_peer::run(&client, &host, &address, json).await
+        }
+        Verb::RemovePeer => remove_peer::run(&client, &host(cli.id)?, json).await,
+        Verb::Shard(ShardVerb::List) => shard_list::run(&client, json).await,
+        Verb::Shard(ShardVerb::Verify { shards }) => shard_verify::run(&client, &shards, json).await,
+        Verb::Shard(ShardVerb::TransferLeader { shard, to }) => {
+            shard_transfer_leader::run(&client, shard, &to, json).await
+        }
         Verb::Consume(consume) => consume::run(&client, cli.timeout, cli.queue, consume).await,
         Verb::Task(TaskVerb::Push(push)) => task_push::run(&client, cli.timeout, *push, json).await,
         Verb::Task(TaskVerb::Get { task }) => {
@@ -50,9 +68,13 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
 
 /// Refuses a flag that the verb would ignore: silence would look like consent.
 fn check_flags(cli: &Cli) -> Result<(), Failure> {
-    let takes_id = matches!(cli.verb, Verb::Task(TaskVerb::Get { .. } | TaskVerb::Cancel { .. }));
+    let about_task = matches!(cli.verb, Verb::Task(TaskVerb::Get { .. } | TaskVerb::Cancel { .. }));
+    let takes_id = about_task || matches!(cli.verb, Verb::AddPeer | Verb::RemovePeer);
     if cli.id.is_some() && !takes_id {
         return Err(Failure::Usage("--id does not belong to this verb".to_owned()));
+    }
+    if cli.peer.is_some() && !matches!(cli.verb, Verb::AddPeer) {
+        return Err(Failure::Usage("-p belongs to add-peer".to_owned()));
     }
     if cli.queue.is_some() && !matches!(cli.verb, Verb::Consume(_)) {
         return Err(Failure::Usage(
@@ -71,6 +93,13 @@ fn check_flags(cli: &Cli) -> Result<(), Failure> {
         return Err(Failure::Usage("this verb prints JSON only".to_owned()));
     }
     Ok(())
+}
+
+/// Returns the host given by --id.
+fn host(id: Option<String>) -> Result<String, Failure> {
+    id.ok_or_else(|| {
+        Failure::Usage("give the name of the host: -id NAME, as it has it in Z4_PEER_ID".to_owned())
+    })
 }
 
 /// Returns the ids given as arguments and by --id, at least one.

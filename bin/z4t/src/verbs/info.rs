@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use z4_client::{Client, Info};
+use z4_client::{Client, Info, ReplicaRole};
 
 use crate::failure::Failure;
 use crate::output;
@@ -25,12 +25,19 @@ struct InfoJson<'a> {
 struct MemberJson<'a> {
     id: &'a str,
     address: &'a str,
+    service_address: &'a str,
+    /// Of its replica of the registry.
+    role: &'a str,
+    leader: bool,
+    draining: bool,
 }
 
 #[derive(Serialize)]
 struct ShardJson<'a> {
     id: u32,
     leader: &'a str,
+    replica: u64,
+    role: &'a str,
     term: u64,
     commit: u64,
     applied: u64,
@@ -44,10 +51,19 @@ pub(super) async fn run(client: &Client, table: bool) -> Result<(), Failure> {
     if table {
         return print_table(&info, uptime);
     }
-    let members = info.members.iter().map(|m| MemberJson { id: &m.id, address: &m.address }).collect();
+    let members = info.members.iter().map(|m| MemberJson {
+        id: &m.id,
+        address: &m.address,
+        service_address: &m.service_address,
+        role: role(m.role()),
+        leader: m.leader,
+        draining: m.draining,
+    });
     let shards = info.shards.iter().map(|s| ShardJson {
         id: s.id,
         leader: &s.leader,
+        replica: s.replica,
+        role: role(s.role()),
         term: s.term,
         commit: s.commit,
         applied: s.applied,
@@ -57,7 +73,7 @@ pub(super) async fn run(client: &Client, table: bool) -> Result<(), Failure> {
     output::pretty(&InfoJson {
         server_id: &info.server_id,
         leader_address: &info.leader_address,
-        members,
+        members: members.collect(),
         cluster_name: &info.cluster_name,
         cluster_id: &info.cluster_id,
         version: &info.version,
@@ -75,8 +91,15 @@ fn print_table(info: &Info, uptime: Duration) -> Result<(), Failure> {
         ("up", format_span(uptime)),
     ])?;
     output::line("")?;
-    let members: Vec<_> = info.members.iter().map(|m| [m.id.clone(), m.address.clone()]).collect();
-    output::table(["MEMBER", "ADDRESS"], &members)?;
+    let members: Vec<_> = info
+        .members
+        .iter()
+        .map(|m| {
+            let leader = if m.leader { "leader" } else { role(m.role()) };
+            [m.id.clone(), m.address.clone(), m.service_address.clone(), leader.to_owned()]
+        })
+        .collect();
+    output::table(["MEMBER", "ADDRESS", "SERVICE", "REGISTRY"], &members)?;
     output::line("")?;
     let shards: Vec<_> = info
         .shards
@@ -88,4 +111,14 @@ fn print_table(info: &Info, uptime: Duration) -> Result<(), Failure> {
         })
         .collect();
     output::table(["SHARD", "LEADER", "TERM", "COMMIT", "APPLIED", "LAST", "DIGEST"], &shards)
+}
+
+/// Returns a role as it is printed.
+pub(super) fn role(role: ReplicaRole) -> &'static str {
+    match role {
+        ReplicaRole::Unspecified => "none",
+        ReplicaRole::Voter => "voter",
+        ReplicaRole::Learner => "learner",
+        ReplicaRole::Leaving => "leaving",
+    }
 }
