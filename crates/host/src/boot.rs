@@ -54,7 +54,7 @@ pub struct Boot {
     /// Held as long as the host runs.
     pub locks: Vec<Box<dyn DirLock>>,
     /// Opens replicas that come later.
-    pub(crate) opener: Opener,
+    pub opener: Opener,
 }
 
 /// What becomes of a host that belongs to no cluster.

@@ -32,6 +32,7 @@ pub use error::{BootError, Error};
 pub use handle::{Consumer, Handle, ListRequest, Route, Snapshot};
 pub use identity::Identity;
 pub use machine::{HostMachine, HostRead, HostWrite};
+pub use open::Opener;
 pub use registry_shard::{Published, RegistryChange, RegistryShard};
 pub use rows::{Rows, RowsRef, ViewRows};
 pub use running::{Host, Network};

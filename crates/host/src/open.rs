@@ -12,11 +12,12 @@ use z4_wal::{GroupLog, Reader};
 use crate::budget::Budget;
 use crate::machine::HostMachine;
 use crate::registry_shard::{Published, RegistryShard};
+use crate::seats::{self, Beginning, Seats};
 use crate::shard::{TaskMetrics, TaskShard};
 
-/// What the replicas of a host share.
+/// What the replicas of a host share; opens them.
 #[derive(Clone)]
-pub(crate) struct Opener {
+pub struct Opener {
     pub(crate) store: Store,
     pub(crate) log: Reader,
     pub(crate) published: Published,
@@ -62,6 +63,29 @@ impl Opener {
             read_back: Box::new(WalReadBack(self.log.clone())),
         };
         Ok((Replica::open(config, store, machine)?, replayed))
+    }
+
+    /// Gives `replica` a seat and an empty group, durably, and opens it. For who drives a host by hand.
+    ///
+    /// # Errors
+    /// If storage fails: `Overloaded` if the disk is full, and nothing has changed then.
+    pub fn create(
+        &self,
+        seats: &mut Seats,
+        shard: ShardId,
+        replica: u64,
+    ) -> Result<Replica<HostMachine>, Fault> {
+        seats::take(&self.store, seats, vec![(shard, replica, Beginning::Joined)], None)?;
+        let meta = self.store.groups()?.remove(&shard).unwrap_or_default();
+        Ok(self.open(shard, replica, &meta, GroupLog::default())?.0)
+    }
+
+    /// Takes the seat of a shard's replica away, durably. Its group is to be removed next.
+    ///
+    /// # Errors
+    /// As [`Opener::create`].
+    pub fn bury(&self, seats: &mut Seats, shard: ShardId) -> Result<(), Fault> {
+        Ok(seats::bury(&self.store, seats, shard)?)
     }
 
     /// Returns the entries that continue the base. The log hands out those behind the base's index only; whether they

@@ -24,11 +24,11 @@ use crate::shell::Shell;
 use crate::swarm::Work;
 
 /// Accounted for a request and per item, as the handle of a real host does.
-const REQUEST_OVERHEAD: usize = 512;
+pub(crate) const REQUEST_OVERHEAD: usize = 512;
 /// See [`REQUEST_OVERHEAD`].
-const ITEM_OVERHEAD: usize = 96;
+pub(crate) const ITEM_OVERHEAD: usize = 96;
 /// Credit in bytes that never binds.
-const CREDIT_BYTES: u64 = 1 << 30;
+pub(crate) const CREDIT_BYTES: u64 = 1 << 30;
 /// Leases remembered after they were settled or lost.
 const OLD_LEASES_MAX: usize = 64;
 
@@ -217,8 +217,7 @@ impl Clients {
     }
 
     fn some_lease(&mut self) -> Duration {
-        let (low, high) = self.work.lease_ms;
-        Duration(low + self.rng.below(high - low + 1))
+        draw_lease(&mut self.rng, &self.work)
     }
 
     /// Draws a create and sends it.
@@ -236,34 +235,7 @@ impl Clients {
     fn new_task(&mut self, named: bool) -> NewTask {
         let tag = self.next_tag;
         self.next_tag += 1;
-        let filler = self.rng.below(self.work.payload_max + 1) as usize;
-        let mut payload = Vec::with_capacity(TAG_BYTES + filler);
-        payload.extend_from_slice(&tag.to_le_bytes());
-        payload.resize(TAG_BYTES + filler, tag as u8);
-        let delay = 1 + self.rng.below(self.work.delay_max_ms);
-        let due = match self.rng.below(3) {
-            _ if !self.percent(self.work.delayed) => Due::Now,
-            0 => Due::After(Duration(delay)),
-            1 => Due::At(Millis(self.clock.wall().0 + delay)),
-            _ => Due::At(Millis(self.clock.wall().0.saturating_sub(delay))),
-        };
-        NewTask {
-            payload: Bytes::from(payload),
-            metadata: if tag.is_multiple_of(5) { vec![("tag".into(), tag.to_string())] } else { Vec::new() },
-            due,
-            priority: if self.percent(self.work.priorities) {
-                Priority([0, 64, 200][self.rng.below(3) as usize])
-            } else {
-                Priority::default()
-            },
-            max_attempts: self.percent(self.work.few_attempts).then(|| 1 + self.rng.below(4) as u32),
-            retry: self
-                .rng
-                .chance(1, 4)
-                .then(|| Retry { initial: Duration(1 + delay % 5_000), ..Retry::default() }),
-            ttl: self.percent(self.work.ttls).then(|| Duration(1 + self.rng.below(600_000))),
-            request: named.then(|| RequestId(tag.into())),
-        }
+        draw_task(&mut self.rng, &self.work, self.clock.wall(), tag, named)
     }
 
     fn send_create(&mut self, shell: &mut Shell, model: &mut Model, create: Create, reached: &mut Reached) {
@@ -352,7 +324,7 @@ impl Clients {
         }
         let mut settlements = Vec::new();
         for held in leases {
-            let verdict = self.verdict();
+            let verdict = draw_verdict(&mut self.rng, &self.work);
             if let Some(verdict) = verdict {
                 settlements.push(Settlement { id: held.id, token: held.token, verdict });
             }
@@ -375,24 +347,6 @@ impl Clients {
         let held = std::mem::take(&mut self.held);
         let ack = |held: &Held| Settlement { id: held.id, token: held.token, verdict: Verdict::Ack };
         self.send_settle(shell, held.iter().map(ack).collect());
-    }
-
-    fn verdict(&mut self) -> Option<Verdict> {
-        let weights = self.work.verdicts;
-        let mut at = self.rng.below(weights.iter().sum());
-        let mut choice = 0;
-        while at >= weights[choice] {
-            at -= weights[choice];
-            choice += 1;
-        }
-        let delay = Duration(self.rng.below(self.work.delay_max_ms));
-        match choice {
-            0 => Some(Verdict::Ack),
-            1 => Some(Verdict::Nack { delay: self.rng.chance(1, 2).then_some(delay), reason: "no".into() }),
-            2 => Some(Verdict::Release { delay: if self.rng.chance(1, 2) { Duration(0) } else { delay } }),
-            3 => Some(Verdict::Extend { ttl: self.some_lease() }),
-            _ => None,
-        }
     }
 
     fn send_settle(&mut self, shell: &mut Shell, settlements: Vec<Settlement>) {
@@ -472,7 +426,63 @@ impl Clients {
     }
 }
 
-fn is_due(due: Due, now: Millis) -> bool {
+/// Draws a task that carries `tag`, at `now`; `named` gives it a request id of its own.
+pub(crate) fn draw_task(rng: &mut SeededRng, work: &Work, now: Millis, tag: Tag, named: bool) -> NewTask {
+    let percent = |rng: &mut SeededRng, chance: u64| chance > 0 && rng.chance(chance, 100);
+    let filler = rng.below(work.payload_max + 1) as usize;
+    let mut payload = Vec::with_capacity(TAG_BYTES + filler);
+    payload.extend_from_slice(&tag.to_le_bytes());
+    payload.resize(TAG_BYTES + filler, tag as u8);
+    let delay = 1 + rng.below(work.delay_max_ms);
+    let due = match rng.below(3) {
+        _ if !percent(rng, work.delayed) => Due::Now,
+        0 => Due::After(Duration(delay)),
+        1 => Due::At(Millis(now.0 + delay)),
+        _ => Due::At(Millis(now.0.saturating_sub(delay))),
+    };
+    NewTask {
+        payload: Bytes::from(payload),
+        metadata: if tag.is_multiple_of(5) { vec![("tag".into(), tag.to_string())] } else { Vec::new() },
+        due,
+        priority: if percent(rng, work.priorities) {
+            Priority([0, 64, 200][rng.below(3) as usize])
+        } else {
+            Priority::default()
+        },
+        max_attempts: percent(rng, work.few_attempts).then(|| 1 + rng.below(4) as u32),
+        retry: rng.chance(1, 4).then(|| Retry { initial: Duration(1 + delay % 5_000), ..Retry::default() }),
+        ttl: percent(rng, work.ttls).then(|| Duration(1 + rng.below(600_000))),
+        request: named.then(|| RequestId(tag.into())),
+    }
+}
+
+/// Draws what becomes of a lease; None says nothing about it.
+pub(crate) fn draw_verdict(rng: &mut SeededRng, work: &Work) -> Option<Verdict> {
+    let weights = work.verdicts;
+    let mut at = rng.below(weights.iter().sum());
+    let mut choice = 0;
+    while at >= weights[choice] {
+        at -= weights[choice];
+        choice += 1;
+    }
+    let delay = Duration(rng.below(work.delay_max_ms));
+    match choice {
+        0 => Some(Verdict::Ack),
+        1 => Some(Verdict::Nack { delay: rng.chance(1, 2).then_some(delay), reason: "no".into() }),
+        2 => Some(Verdict::Release { delay: if rng.chance(1, 2) { Duration(0) } else { delay } }),
+        3 => Some(Verdict::Extend { ttl: draw_lease(rng, work) }),
+        _ => None,
+    }
+}
+
+/// Draws how long a lease holds.
+pub(crate) fn draw_lease(rng: &mut SeededRng, work: &Work) -> Duration {
+    let (low, high) = work.lease_ms;
+    Duration(low + rng.below(high - low + 1))
+}
+
+/// Returns whether a task with this due time is due at `now`.
+pub(crate) fn is_due(due: Due, now: Millis) -> bool {
     match due {
         Due::Now => true,
         Due::At(at) => at <= now,

@@ -17,6 +17,7 @@
 pub mod checks;
 pub mod client;
 mod clock;
+pub mod cluster;
 mod disk;
 pub mod faults;
 pub mod model;

@@ -14,12 +14,13 @@ use std::sync::{Mutex, PoisonError};
 use clap::{Parser, Subcommand};
 use z4_env::{Clock, RealClock};
 use z4_sim::checks::Violation;
-use z4_sim::report::{Outcome, Totals};
-use z4_sim::swarm::Swarm;
-use z4_sim::world;
+use z4_sim::cluster;
+use z4_sim::report::{Outcome, Seeded, Tally};
 
 /// Seeds that once found something.
 const REGRESSIONS: &str = include_str!("../regressions.txt");
+/// Seeds of clusters that once found something.
+const CLUSTER_REGRESSIONS: &str = include_str!("../regressions-cluster.txt");
 /// One seed in so many runs twice.
 const TWICE_EVERY: u64 = 50;
 /// Below so many seeds, states that were never reached are no failure.
@@ -28,6 +29,19 @@ const REACHED_SEEDS_MIN: u64 = 200;
 const BUG_SEEDS: u64 = 100;
 /// Seeds after which a planted bug counts as not found.
 const BUG_SEEDS_MAX: u64 = 2_000;
+/// As [`BUG_SEEDS`], of clusters, which take longer.
+const CLUSTER_BUG_SEEDS: u64 = 50;
+/// As [`BUG_SEEDS_MAX`], of clusters.
+const CLUSTER_BUG_SEEDS_MAX: u64 = 3_000;
+/// The bug of this build needs a cluster to show.
+const IN_CLUSTERS: bool = cfg!(any(
+    feature = "bug-vote-forgotten",
+    feature = "bug-stale-read",
+    feature = "bug-snapshot-keeps-old-rows",
+    feature = "bug-snapshot-without-hard-state",
+    feature = "bug-commit-old-term",
+    feature = "bug-lease-granted-twice"
+));
 /// Bugs that this build has.
 const BUGS: &[&str] = &[
     #[cfg(feature = "bug-ok-before-fsync")]
@@ -40,6 +54,18 @@ const BUGS: &[&str] = &[
     "bug-recycle-early",
     #[cfg(feature = "bug-dedup-lost-at-restart")]
     "bug-dedup-lost-at-restart",
+    #[cfg(feature = "bug-vote-forgotten")]
+    "bug-vote-forgotten",
+    #[cfg(feature = "bug-stale-read")]
+    "bug-stale-read",
+    #[cfg(feature = "bug-snapshot-keeps-old-rows")]
+    "bug-snapshot-keeps-old-rows",
+    #[cfg(feature = "bug-snapshot-without-hard-state")]
+    "bug-snapshot-without-hard-state",
+    #[cfg(feature = "bug-commit-old-term")]
+    "bug-commit-old-term",
+    #[cfg(feature = "bug-lease-granted-twice")]
+    "bug-lease-granted-twice",
 ];
 
 /// Simulates hosts under faults, one seed after the other.
@@ -74,6 +100,24 @@ enum Chore {
         #[arg(long)]
         trace: bool,
     },
+    /// Run many clusters, or one, and print what they did; fail if a promise was broken.
+    Cluster {
+        /// How many.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 1)]
+        start: u64,
+        /// Run this one only, twice, and compare.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// With `--seed`: print every event and answer.
+        #[arg(long)]
+        trace: bool,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Run seeds until the planted bug of this build is found.
     Bugs {
         /// Threads.
@@ -90,29 +134,30 @@ thread_local! {
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
     let ok = match Arguments::parse().chore {
-        Chore::Run { seeds, start, jobs, quiet } => run(seeds, start, jobs, quiet),
-        Chore::Replay { seed, trace } => replay(seed, trace),
+        Chore::Run { seeds, start, jobs, quiet } => run::<Outcome>(REGRESSIONS, seeds, start, jobs, quiet),
+        Chore::Replay { seed, trace } => replay::<Outcome>(seed, trace),
+        Chore::Cluster { seed: Some(seed), trace, .. } => replay::<cluster::Outcome>(seed, trace),
+        Chore::Cluster { seeds, start, jobs, .. } => {
+            run::<cluster::Outcome>(CLUSTER_REGRESSIONS, seeds, start, jobs, false)
+        }
         Chore::Bugs { jobs } => bugs(jobs),
     };
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs one seed; a panic is a violation too.
-fn run_seed(seed: u64, trace: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| world::run(seed, trace))).unwrap_or_else(|_| Outcome {
-        seed,
-        violation: Some(Violation::new("PANIC", PANIC.take())),
-        ..Outcome::default()
-    })
+fn run_seed<S: Seeded>(seed: u64, trace: bool) -> S {
+    catch_unwind(AssertUnwindSafe(|| S::run(seed, trace)))
+        .unwrap_or_else(|_| S::failed(seed, Violation::new("PANIC", PANIC.take())))
 }
 
 /// Runs `seeds` on `jobs` threads until `enough` says so; returns the outcomes by position, and the repeats.
-fn run_all(
+fn run_all<S: Seeded>(
     seeds: &[u64],
     jobs: usize,
     twice: bool,
-    enough: impl Fn(&Outcome) -> bool + Sync,
-) -> BTreeMap<usize, (Outcome, Option<Outcome>)> {
+    enough: impl Fn(&S) -> bool + Sync,
+) -> BTreeMap<usize, (u64, S, Option<S>)> {
     let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let outcomes = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -121,12 +166,15 @@ fn run_all(
                 while !done.load(Ordering::Relaxed) {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(&seed) = seeds.get(at) else { break };
-                    let outcome = run_seed(seed, false);
+                    let outcome = run_seed::<S>(seed, false);
                     let again = (twice && seed % TWICE_EVERY == 0).then(|| run_seed(seed, false));
                     if enough(&outcome) {
                         done.store(true, Ordering::Relaxed);
                     }
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(at, (outcome, again));
+                    outcomes
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(at, (seed, outcome, again));
                 }
             });
         }
@@ -134,30 +182,27 @@ fn run_all(
     outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(seeds: u64, start: u64, jobs: usize, quiet: bool) -> bool {
+fn run<S: Seeded>(old: &str, seeds: u64, start: u64, jobs: usize, quiet: bool) -> bool {
     let clock = RealClock::new();
-    let old = REGRESSIONS.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    let old = old.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
     let all: Vec<u64> = old.chain(start..start + seeds).collect();
-    let mut totals = Totals::default();
-    for (outcome, again) in run_all(&all, jobs, true, |_| false).into_values() {
+    let mut totals = S::Totals::default();
+    for (seed, outcome, again) in run_all::<S>(&all, jobs, true, |_| false).into_values() {
         totals.add(&outcome);
         if let Some(again) = again {
-            totals.twice += 1;
-            if again.digest != outcome.digest {
-                totals.differed.push(outcome.seed);
-            }
+            totals.twice(seed, again.digest() != outcome.digest());
         }
     }
-    for (seed, violation) in totals.violations.iter().take(if quiet { 0 } else { 5 }) {
-        print_violation(*seed, violation);
+    for (seed, violation) in totals.violations().iter().take(if quiet { 0 } else { 5 }) {
+        print_violation::<S>(*seed, violation);
     }
     println!("{}", totals.table(clock.monotonic_ns() as f64 / 1e9));
     let mut ok = true;
-    for (seed, violation) in &totals.violations {
+    for (seed, violation) in totals.violations() {
         ok = false;
         println!("FAILED seed {seed}: {violation}");
     }
-    for seed in &totals.differed {
+    for seed in totals.differed() {
         ok = false;
         println!("FAILED seed {seed}: its second run differed");
     }
@@ -169,18 +214,18 @@ fn run(seeds: u64, start: u64, jobs: usize, quiet: bool) -> bool {
     ok
 }
 
-fn replay(seed: u64, trace: bool) -> bool {
-    println!("{}", Swarm::draw(seed));
-    let first = run_seed(seed, trace);
-    let second = run_seed(seed, false);
-    if let Some(violation) = &first.violation {
-        print_violation(seed, violation);
+fn replay<S: Seeded>(seed: u64, trace: bool) -> bool {
+    println!("{}", S::describe(seed));
+    let first = run_seed::<S>(seed, trace);
+    let second = run_seed::<S>(seed, false);
+    if let Some(violation) = first.violation() {
+        print_violation::<S>(seed, violation);
     }
-    let mut totals = Totals::default();
+    let mut totals = S::Totals::default();
     totals.add(&first);
     println!("{}", totals.table(0.0));
-    println!("digests {:016x} {:016x}", first.digest, second.digest);
-    first.violation.is_none() && first.digest == second.digest
+    println!("digests {:016x} {:016x}", first.digest(), second.digest());
+    first.violation().is_none() && first.digest() == second.digest()
 }
 
 fn bugs(jobs: usize) -> bool {
@@ -189,36 +234,48 @@ fn bugs(jobs: usize) -> bool {
         return false;
     }
     let names = BUGS.join(", ");
-    let sample: Vec<u64> = (1..=BUG_SEEDS).collect();
-    let mut found = found_by(run_all(&sample, jobs, false, |_| false));
+    if IN_CLUSTERS {
+        bugs_of::<cluster::Outcome>(&names, CLUSTER_BUG_SEEDS, CLUSTER_BUG_SEEDS_MAX, jobs)
+    } else {
+        bugs_of::<Outcome>(&names, BUG_SEEDS, BUG_SEEDS_MAX, jobs)
+    }
+}
+
+fn bugs_of<S: Seeded>(names: &str, few: u64, most: u64, jobs: usize) -> bool {
+    let sample: Vec<u64> = (1..=few).collect();
+    let mut found = found_by(run_all::<S>(&sample, jobs, false, |_| false));
     let share = found.len();
     if found.is_empty() {
-        let rest: Vec<u64> = (BUG_SEEDS + 1..=BUG_SEEDS_MAX).collect();
-        found = found_by(run_all(&rest, jobs, false, |outcome| outcome.violation.is_some()));
+        let rest: Vec<u64> = (few + 1..=most).collect();
+        found = found_by(run_all::<S>(&rest, jobs, false, |outcome| outcome.violation().is_some()));
     }
     match found.first() {
         Some((seed, violation)) => {
             println!(
-                "{names}: found after {seed} seeds, by {share} of the first {BUG_SEEDS}; first as {violation}"
+                "{names}: found after {seed} seeds, by {share} of the first {few}; first as {violation}"
             );
         }
-        None => println!("{names}: NOT found in {BUG_SEEDS_MAX} seeds"),
+        None => println!("{names}: NOT found in {most} seeds"),
     }
     !found.is_empty()
 }
 
 /// Returns the seeds that found something, in order.
-fn found_by(outcomes: BTreeMap<usize, (Outcome, Option<Outcome>)>) -> Vec<(u64, Violation)> {
-    outcomes.into_values().filter_map(|(outcome, _)| Some((outcome.seed, outcome.violation?))).collect()
+fn found_by<S: Seeded>(outcomes: BTreeMap<usize, (u64, S, Option<S>)>) -> Vec<(u64, Violation)> {
+    outcomes
+        .into_values()
+        .filter_map(|(seed, outcome, _)| Some((seed, outcome.violation()?.clone())))
+        .collect()
 }
 
-fn print_violation(seed: u64, violation: &Violation) {
+fn print_violation<S: Seeded>(seed: u64, violation: &Violation) {
     let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let commit =
         commit.map_or_else(|_| String::new(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     println!("violation of {violation}");
-    println!("{}", Swarm::draw(seed));
+    println!("{}", S::describe(seed));
     println!(
-        "  commit {commit}; again: cargo run --profile sim -p z4-sim --bin z4-sim -- replay {seed} --trace\n"
+        "  commit {commit}; again: cargo run --profile sim -p z4-sim --bin z4-sim -- {}\n",
+        S::again(seed)
     );
 }

@@ -107,9 +107,17 @@ pub struct Model {
     cancels: Count,
     unknown_creates: u64,
     deliveries: u64,
+    /// What is unknown may still happen after a read: there are several hosts, and not all of them have died.
+    patient: bool,
 }
 
 impl Model {
+    /// Returns the model of one shard of a cluster, whose facts come in the order of its log.
+    #[must_use]
+    pub fn of_cluster() -> Self {
+        Self { patient: true, ..Self::default() }
+    }
+
     /// Says that shard time cannot have passed `at` yet.
     pub fn not_later_than(&mut self, at: Millis) {
         self.latest = self.latest.max(at);

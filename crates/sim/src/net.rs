@@ -52,6 +52,18 @@ pub struct NetCounters {
     pub full: u64,
 }
 
+impl NetCounters {
+    /// Adds the counts of another network.
+    pub fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.cut += other.cut;
+        self.full += other.full;
+    }
+}
+
 /// One frame that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {

@@ -57,9 +57,10 @@ pub const REACHED: &[&str] = &[
 pub struct Reached(BTreeMap<&'static str, u64>);
 
 impl Reached {
-    /// Counts `state`, which must be one of [`REACHED`].
+    /// Counts `state`, which must be one of [`REACHED`], or of [`crate::cluster::REACHED`].
     pub fn reach(&mut self, state: &'static str) {
-        debug_assert!(REACHED.contains(&state), "{state} is not listed");
+        let listed = REACHED.contains(&state) || crate::cluster::REACHED.contains(&state);
+        debug_assert!(listed, "{state} is not listed");
         *self.0.entry(state).or_default() += 1;
     }
 
@@ -69,7 +70,7 @@ impl Reached {
         self.0.get(state).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for (state, count) in &other.0 {
             *self.0.entry(state).or_default() += count;
         }
@@ -101,6 +102,70 @@ pub struct Outcome {
     pub boots: u64,
 }
 
+/// What a seed of one world did: of one host, or of a cluster.
+pub trait Seeded: Default + Send {
+    /// Sums over seeds.
+    type Totals: Tally<Self>;
+    /// Runs a seed. `trace` prints what happens.
+    fn run(seed: u64, trace: bool) -> Self;
+    /// Returns what a seed switches on.
+    fn describe(seed: u64) -> String;
+    /// Returns the arguments that run it again.
+    fn again(seed: u64) -> String;
+    /// Returns what a seed did that ended otherwise.
+    fn failed(seed: u64, violation: Violation) -> Self;
+    /// Returns the hash of everything that happened.
+    fn digest(&self) -> u64;
+    /// Returns the first broken promise.
+    fn violation(&self) -> Option<&Violation>;
+}
+
+/// Sums over seeds of one world.
+pub trait Tally<S>: Default {
+    /// Adds what one seed did.
+    fn add(&mut self, outcome: &S);
+    /// Adds that a seed was run twice; `differed` if it did not do the same again.
+    fn twice(&mut self, seed: u64, differed: bool);
+    /// Returns the states that were never reached.
+    fn missing(&self) -> Vec<&'static str>;
+    /// Returns the seeds added.
+    fn seeds(&self) -> u64;
+    /// Returns broken promises with their seeds.
+    fn violations(&self) -> &[(u64, Violation)];
+    /// Returns seeds whose second run differed.
+    fn differed(&self) -> &[u64];
+    /// Returns the summary as text. `seconds` is how long it took.
+    fn table(&self, seconds: f64) -> String;
+}
+
+impl Seeded for Outcome {
+    type Totals = Totals;
+
+    fn run(seed: u64, trace: bool) -> Self {
+        crate::world::run(seed, trace)
+    }
+
+    fn describe(seed: u64) -> String {
+        crate::swarm::Swarm::draw(seed).to_string()
+    }
+
+    fn again(seed: u64) -> String {
+        format!("replay {seed} --trace")
+    }
+
+    fn failed(seed: u64, violation: Violation) -> Self {
+        Self { seed, violation: Some(violation), ..Self::default() }
+    }
+
+    fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+}
+
 /// Sums over seeds.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -112,18 +177,14 @@ pub struct Totals {
     boots: u64,
     disk: Counters,
     reached: Reached,
-    /// Broken promises with their seeds.
-    pub violations: Vec<(u64, Violation)>,
-    /// Seeds run twice.
-    pub twice: u64,
-    /// Seeds whose second run differed.
-    pub differed: Vec<u64>,
+    violations: Vec<(u64, Violation)>,
+    twice: u64,
+    differed: Vec<u64>,
     digest: u64,
 }
 
-impl Totals {
-    /// Adds what one seed did.
-    pub fn add(&mut self, outcome: &Outcome) {
+impl Tally<Outcome> for Totals {
+    fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.simulated_ms += outcome.simulated_ms;
         self.calls += outcome.calls;
@@ -140,21 +201,28 @@ impl Totals {
         }
     }
 
-    /// Returns the states that were never reached.
-    #[must_use]
-    pub fn missing(&self) -> Vec<&'static str> {
+    fn twice(&mut self, seed: u64, differed: bool) {
+        self.twice += 1;
+        self.differed.extend(differed.then_some(seed));
+    }
+
+    fn violations(&self) -> &[(u64, Violation)] {
+        &self.violations
+    }
+
+    fn differed(&self) -> &[u64] {
+        &self.differed
+    }
+
+    fn missing(&self) -> Vec<&'static str> {
         REACHED.iter().copied().filter(|state| self.reached.count(state) == 0).collect()
     }
 
-    /// Returns the seeds added.
-    #[must_use]
-    pub fn seeds(&self) -> u64 {
+    fn seeds(&self) -> u64 {
         self.seeds
     }
 
-    /// Returns the summary as text. `seconds` is how long it took.
-    #[must_use]
-    pub fn table(&self, seconds: f64) -> String {
+    fn table(&self, seconds: f64) -> String {
         let mut out = String::new();
         let hours = self.simulated_ms as f64 / 3_600_000.0;
         let mut line = |text: String| {

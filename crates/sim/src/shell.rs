@@ -16,20 +16,24 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use z4_env::{Clock, DirLock, Disk};
-use z4_host::{Boot, BootError, Budget, Config, HostMachine, HostRead, HostWrite, Read, Write, boot};
-use z4_multiraft::{Admission, Driver, Fault, Input};
+use z4_env::{Clock, DirLock, Disk, Net};
+use z4_host::{
+    Boot, BootError, Budget, Config, HostMachine, HostRead, HostWrite, Opener, Published, Read, Seats, Write,
+    boot,
+};
+use z4_multiraft::{Admission, Driver, Fault, Input, LogOrder, SnapshotWork};
 use z4_registry::Registry;
 use z4_store::{Done, Frozen};
-use z4_types::{Index, Kind, Millis, ShardId};
-use z4_wal::{Batch, SpareMaker, Wal};
+use z4_types::{HostId, Index, Kind, Millis, ShardId};
+use z4_wal::{Batch, Record, SpareMaker, Wal};
 
 use crate::checks::Digests;
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
-use crate::swarm::Swarm;
+use crate::net::SimPort;
+use crate::swarm::{HostSizes, Swarm};
 
 /// Passes after which the host should long have come to rest.
 const PASSES_MAX: u32 = 10_000;
@@ -68,7 +72,7 @@ pub enum Step {
 pub struct Shell {
     /// Its groups.
     pub driver: Driver<HostMachine>,
-    /// What routes by.
+    /// What routes by, as of the last pass.
     pub registry: Arc<Registry>,
     /// Bounds requests, as the handle of a real host does.
     pub budget: Arc<Budget>,
@@ -80,6 +84,18 @@ pub struct Shell {
     stage: Stage,
     checkpoint: Checkpoint,
     releases: Vec<(ShardId, Index)>,
+    /// For the log, behind the batch under way.
+    orders: Vec<LogOrder>,
+    /// For the thread of snapshots, in order.
+    works: VecDeque<SnapshotWork>,
+    /// The way to other hosts; one alone has none.
+    port: Option<SimPort>,
+    /// Records that became durable, if anybody wants to know.
+    synced: Option<Vec<Record>>,
+    published: Published,
+    /// Which replicas live here.
+    pub seats: Seats,
+    opener: Opener,
     sealed: bool,
     threaded: bool,
     reserve_bytes: u64,
@@ -110,14 +126,28 @@ impl Shell {
         learn: bool,
         latest: Millis,
     ) -> Result<Self, BootError> {
-        let booted = (clock.monotonic_ns(), clock.wall());
         let draw = u128::from(swarm.seed) << 64 | 1;
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let Boot { mut driver, wal, registry, replayed, locks, .. } =
-            boot(config, shared, Arc::new(clock.clone()), draw)?;
-        driver.watch_digests(digests.watch(learn));
-        let registry = Arc::clone(&registry.read().expect("nobody writes it now"));
-        Ok(Self {
+        let booted = (clock.monotonic_ns(), clock.wall());
+        let mut boot = boot(config, shared, Arc::new(clock.clone()), draw)?;
+        boot.driver.watch_digests(digests.watch(learn));
+        Ok(Self::around(boot, &swarm.host, config, disk, clock, booted, latest))
+    }
+
+    /// Puts a shell around a host that was just opened, `booted` at a monotonic and a wall time.
+    #[must_use]
+    pub fn around(
+        boot: Boot,
+        sizes: &HostSizes,
+        config: &Config,
+        disk: &SimDisk,
+        clock: &SimClock,
+        booted: (u64, Millis),
+        latest: Millis,
+    ) -> Self {
+        let Boot { driver, wal, registry: published, replayed, locks, seats, opener, .. } = boot;
+        let registry = Arc::clone(&published.read().unwrap_or_else(PoisonError::into_inner));
+        Self {
             driver,
             registry,
             budget: Budget::new(config.sizes.inbox_bytes),
@@ -128,10 +158,17 @@ impl Shell {
             stage: Stage::Waiting,
             checkpoint: Checkpoint::Nothing,
             releases: Vec::new(),
+            orders: Vec::new(),
+            works: VecDeque::new(),
+            port: None,
+            synced: None,
+            published,
+            seats,
+            opener,
             sealed: false,
-            threaded: swarm.host.log_thread,
-            reserve_bytes: swarm.host.reserve_bytes,
-            segments_max: swarm.host.segments_max,
+            threaded: sizes.log_thread,
+            reserve_bytes: sizes.reserve_bytes,
+            segments_max: sizes.segments_max,
             admission: Admission::All,
             data_dir: config.data_dir.clone(),
             disk: disk.clone(),
@@ -139,7 +176,52 @@ impl Shell {
             booted,
             latest: latest.max(booted.1),
             _locks: locks,
-        })
+        }
+    }
+
+    /// Plugs the host into the network, and keeps what becomes durable for [`Self::take_synced`].
+    pub fn connect(&mut self, port: SimPort) {
+        self.port = Some(port);
+        self.synced = Some(Vec::new());
+    }
+
+    /// Takes a frame of another host.
+    ///
+    /// # Errors
+    /// What ends the host.
+    pub fn receive(&mut self, from: &HostId, body: Vec<u8>) -> Result<(), Fault> {
+        self.driver.receive(from, body.into())
+    }
+
+    /// Returns the newest registry this host knows.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives a replica a seat and lets it live.
+    ///
+    /// # Errors
+    /// What ends the host; `Overloaded` if the disk is full, which does not.
+    pub fn create(&mut self, shard: ShardId, replica: u64) -> Result<(), Fault> {
+        let opened = self.opener.create(&mut self.seats, shard, replica)?;
+        self.driver.add(opened);
+        Ok(())
+    }
+
+    /// Takes the seat of a shard's replica away and removes its group.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn bury(&mut self, shard: ShardId) -> Result<(), Fault> {
+        self.opener.bury(&mut self.seats, shard)?;
+        self.driver.remove(shard);
+        Ok(())
+    }
+
+    /// Takes the records that became durable since the last call.
+    pub fn take_synced(&mut self) -> Vec<Record> {
+        self.synced.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Hands a write to the driver.
@@ -158,6 +240,7 @@ impl Shell {
     /// # Errors
     /// What ends the host.
     pub fn pass(&mut self) -> Result<(), Fault> {
+        self.registry = self.registry();
         self.housekeep();
         self.passes()?;
         if matches!(self.checkpoint, Checkpoint::Nothing)
@@ -173,6 +256,8 @@ impl Shell {
             self.driver.advance();
             let batch = self.driver.prepare()?;
             let written = batch.is_some();
+            self.send();
+            self.order();
             if let Some(batch) = batch {
                 self.batches.push_back(batch);
                 if EARLY_ANSWERS {
@@ -185,11 +270,63 @@ impl Shell {
             if EARLY_ANSWERS && !self.threaded {
                 self.finish_batches()?;
             }
+            self.send();
+            self.works.extend(self.driver.snapshot_work());
             if self.threaded && written || !written && !progress {
                 return Ok(());
             }
         }
         Err(Fault { kind: Kind::Internal, what: format!("no rest after {PASSES_MAX} passes") })
+    }
+
+    fn send(&mut self) {
+        let mut lost: Vec<HostId> = Vec::new();
+        for (to, frame) in self.driver.take_frames() {
+            let taken = self.port.as_mut().is_some_and(|port| port.send(&to, frame));
+            if !taken && !lost.contains(&to) {
+                lost.push(to);
+            }
+        }
+        for host in lost {
+            self.driver.unreachable(&host);
+        }
+    }
+
+    fn order(&mut self) {
+        self.orders.extend(self.driver.log_orders());
+        if self.batches.is_empty() {
+            self.obey();
+        }
+    }
+
+    fn obey(&mut self) {
+        for order in self.orders.drain(..) {
+            match order {
+                LogOrder::Release(shard, index) => self.wal.release(shard, index),
+                LogOrder::Forget(shard) => self.wal.forget(shard),
+            }
+        }
+    }
+
+    /// Takes the snapshots' thread one step further. Returns the shard whose rows it replaced, if it did.
+    ///
+    /// # Errors
+    /// What ends the host.
+    pub fn snapshot_step(&mut self) -> Result<Option<ShardId>, Fault> {
+        let Some(work) = self.works.pop_front() else { return Ok(None) };
+        let replaced = match &work {
+            SnapshotWork::Install(staged) => Some(staged.group()),
+            _ => None,
+        };
+        let store = self.driver.store().clone();
+        self.driver.snapshot_done(work.run(&store))?;
+        Ok(replaced)
+    }
+
+    /// Returns what waits for the snapshots' thread.
+    #[must_use]
+    pub fn snapshot_works(&self) -> usize {
+        self.works.len()
     }
 
     /// Takes the log's thread one step further. A batch that finds the disk full is held and tried again.
@@ -210,10 +347,14 @@ impl Shell {
             Stage::Written => {
                 self.wal.sync().map_err(|error| log_fault(&error))?;
                 self.stage = Stage::Synced;
+                if let Some(synced) = &mut self.synced {
+                    synced.extend_from_slice(&batch.records);
+                }
             }
             Stage::Synced => {
                 self.batches.pop_front();
                 self.stage = Stage::Waiting;
+                self.obey();
                 self.release()?;
                 if !EARLY_ANSWERS {
                     self.driver.persisted()?;

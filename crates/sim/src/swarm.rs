@@ -112,14 +112,14 @@ pub struct FaultRates {
 }
 
 /// Returns a number spread evenly over the orders of magnitude between `low` and `high`.
-fn spread(rng: &mut SeededRng, low: u64, high: u64) -> u64 {
+pub(crate) fn spread(rng: &mut SeededRng, low: u64, high: u64) -> u64 {
     let (from, to) = (low.max(1).ilog2(), high.max(1).ilog2());
     let bits = u64::from(from) + rng.below(u64::from(to - from) + 1);
     ((1 << bits) + rng.below(1 << bits)).clamp(low, high)
 }
 
 /// Returns `value` or nothing, evenly.
-fn half(rng: &mut SeededRng, value: u64) -> u64 {
+pub(crate) fn half(rng: &mut SeededRng, value: u64) -> u64 {
     if rng.chance(1, 2) { value } else { 0 }
 }
 
@@ -145,27 +145,33 @@ impl Swarm {
     #[must_use]
     pub fn config(&self, dir: &Path) -> Config {
         let mut config = Config::single("sim1", dir);
-        config.task_shards = self.host.task_shards;
-        config.log_mode = if self.host.log_thread { LogMode::Thread } else { LogMode::Inline };
-        config.sizes.segment_bytes = self.host.segment_bytes;
-        config.sizes.spare_segments = self.host.spares;
-        config.sizes.log_segments_max = self.host.segments_max as u64;
-        config.sizes.cache_bytes = self.host.cache_bytes;
-        config.sizes.inbox_bytes = self.host.inbox_bytes;
-        config.sizes.outbox_bytes = self.host.outbox_bytes;
-        config.sizes.driver = Settings {
-            tick_ns: self.host.tick_ms * 1_000_000,
-            checkpoint_bytes: self.host.checkpoint_bytes,
-            checkpoint_age_ns: self.host.checkpoint_age_ms * 1_000_000,
-            stall_bytes: self.host.stall_bytes,
-            reserve_bytes: self.host.stall_bytes / 4,
-        };
+        self.host.configure(&mut config);
         config
     }
 }
 
 impl HostSizes {
-    fn draw(rng: &mut SeededRng) -> Self {
+    /// Gives a host these sizes.
+    pub(crate) fn configure(&self, config: &mut Config) {
+        config.task_shards = self.task_shards;
+        config.log_mode = if self.log_thread { LogMode::Thread } else { LogMode::Inline };
+        config.sizes.segment_bytes = self.segment_bytes;
+        config.sizes.spare_segments = self.spares;
+        config.sizes.log_segments_max = self.segments_max as u64;
+        config.sizes.cache_bytes = self.cache_bytes;
+        config.sizes.inbox_bytes = self.inbox_bytes;
+        config.sizes.outbox_bytes = self.outbox_bytes;
+        config.sizes.driver = Settings {
+            tick_ns: self.tick_ms * 1_000_000,
+            checkpoint_bytes: self.checkpoint_bytes,
+            checkpoint_age_ns: self.checkpoint_age_ms * 1_000_000,
+            stall_bytes: self.stall_bytes,
+            reserve_bytes: self.stall_bytes / 4,
+        };
+    }
+
+    /// Draws sizes so small that edges are common.
+    pub(crate) fn draw(rng: &mut SeededRng) -> Self {
         let checkpoint_bytes = spread(rng, 2 << 10, 64 << 10) as usize;
         Self {
             task_shards: 1 + rng.below(4) as u32,
@@ -186,7 +192,8 @@ impl HostSizes {
 }
 
 impl Work {
-    fn draw(rng: &mut SeededRng) -> Self {
+    /// Draws what clients do.
+    pub(crate) fn draw(rng: &mut SeededRng) -> Self {
         use crate::world::Event as E;
         let lease_low = spread(rng, 100, 60_000);
         let mut weights = vec![

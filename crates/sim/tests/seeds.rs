@@ -5,10 +5,16 @@
     feature = "bug-applied-not-in-checkpoint",
     feature = "bug-torn-tail-accepted",
     feature = "bug-recycle-early",
-    feature = "bug-dedup-lost-at-restart"
+    feature = "bug-dedup-lost-at-restart",
+    feature = "bug-vote-forgotten",
+    feature = "bug-stale-read",
+    feature = "bug-snapshot-keeps-old-rows",
+    feature = "bug-snapshot-without-hard-state",
+    feature = "bug-commit-old-term",
+    feature = "bug-lease-granted-twice"
 )))]
 
-use z4_sim::world;
+use z4_sim::{cluster, world};
 
 #[test]
 fn seeds_keep_every_promise_and_replay_to_the_same_digest() {
@@ -17,5 +23,15 @@ fn seeds_keep_every_promise_and_replay_to_the_same_digest() {
         assert_eq!(first.violation, None, "seed {seed}");
         assert!(first.boots > 1 && first.tasks > 0, "seed {seed} shows something");
         assert_eq!(world::run(seed, false).digest, first.digest, "seed {seed} replays");
+    }
+}
+
+#[test]
+fn clusters_keep_every_promise_and_replay_to_the_same_digest() {
+    for seed in 1..=3 {
+        let first = cluster::run(seed, false);
+        assert_eq!(first.violation, None, "seed {seed}");
+        assert!(first.facts > 0 && first.boots >= first.hosts, "seed {seed} shows something");
+        assert_eq!(cluster::run(seed, false).digest, first.digest, "seed {seed} replays");
     }
 }

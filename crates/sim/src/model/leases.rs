@@ -131,8 +131,9 @@ impl Model {
             reached.reach("delayed task delivered");
         }
         (task.deliveries, task.failures) = (pick.deliveries, pick.failures);
-        // Delivered, so whatever was unknown did not end it; a later answer cannot come, its sender is dead.
-        (task.maybe_acked, task.maybe_cancelled) = (false, false);
+        // Delivered, so whatever was unknown did not end it; a later answer cannot come, its sender is dead. In a cluster
+        // a cancel may still be on its way; an ack is not, its token is over.
+        (task.maybe_acked, task.maybe_cancelled) = (false, self.patient && task.maybe_cancelled);
         task.due = Some(pick.due);
         task.lease = Some(Lease {
             token: pick.token,

@@ -103,13 +103,18 @@ impl Model {
             reached.reach("task dead");
         }
         (task.deliveries, task.failures) = (info.deliveries, info.failures);
-        (task.maybe_acked, task.maybe_cancelled, task.dead) = (false, false, is_dead);
+        let leased = matches!(info.state, TaskState::Leased { .. });
+        task.maybe_acked &= self.patient && leased;
+        task.maybe_cancelled &= self.patient;
+        task.dead = is_dead;
         task.expires_at = info.expires_at;
         task.due = Some(info.deliver_at);
         task.lease = match &info.state {
             TaskState::Leased { until, token, .. } => {
-                let ours = task.lease.is_some_and(|lease| lease.ours && lease.token == *token);
-                Some(Lease { token: *token, until: *until, ours, sure: ours, over: false, counted: None })
+                let held = task.lease.filter(|lease| lease.ours && lease.token == *token);
+                let sure = held.is_some_and(|lease| lease.sure || !self.patient);
+                let ours = held.is_some();
+                Some(Lease { token: *token, until: *until, ours, sure, over: false, counted: None })
             }
             // What a past lease did to the count is in `failures` now.
             _ => task.lease.map(|lease| Lease { sure: true, over: true, counted: Some(false), ..lease }),
