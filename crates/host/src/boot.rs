@@ -327,6 +327,13 @@ fn find(config: &Config, disk: &dyn Disk, absent: Absent) -> Result<Found, BootE
     match (data, peer) {
         (Some(data), Some(peer)) => {
             identity::check_pair(&config.peer_dir, &peer, &data)?;
+            if data.is_member() && !peer.is_member() {
+                // Written last, so never true of directories that belong together.
+                return Err(BootError::Half {
+                    present: config.data_dir.clone(),
+                    missing: config.peer_dir.clone(),
+                });
+            }
             Ok(if data.is_member() && peer.is_member() {
                 // An upgrade may have ended between the two.
                 Found::Member(Identity { instance: data.instance.min(peer.instance), ..data })
@@ -382,3 +389,6 @@ fn wal_config(config: &Config) -> z4_wal::Config {
         spares: config.sizes.spare_segments,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,8 @@ pub(crate) struct Cluster {
     peers: Mutex<BTreeMap<HostId, String>>,
     /// Leaders of shards without a replica here, as others told.
     told_leaders: RwLock<BTreeMap<ShardId, u64>>,
+    /// They are being asked.
+    asking: AtomicBool,
     /// A command of the controller is under way.
     commanding: AtomicBool,
     /// One change of who this host is at a time.
@@ -122,6 +124,7 @@ impl Cluster {
             newer: Mutex::default(),
             peers: Mutex::default(),
             told_leaders: RwLock::default(),
+            asking: AtomicBool::new(false),
             commanding: AtomicBool::new(false),
             settling: tokio::sync::Mutex::new(()),
             removed: AtomicBool::new(false),
@@ -137,10 +140,13 @@ impl Cluster {
         for pass in 0_u32.. {
             let Some(cluster) = this.upgrade().filter(|cluster| !cluster.is_stopped()) else { return };
             cluster.pass().await;
-            if pass.is_multiple_of(LEADERS_PASSES) {
-                cluster.ask_leaders().await;
+            if pass.is_multiple_of(LEADERS_PASSES) && !cluster.asking.swap(true, Relaxed) {
+                // A host that does not answer must not hold up the errands.
+                tokio::spawn(async move {
+                    cluster.ask_leaders().await;
+                    cluster.asking.store(false, Relaxed);
+                });
             }
-            drop(cluster);
             tokio::time::sleep(PASS).await;
         }
     }

@@ -63,7 +63,10 @@ impl Cluster {
         match self.ask(address, Some(host), &Question::Command(command), ANSWER).await {
             Ok((_, Answer::Done)) => Ok(()),
             Ok((_, Answer::Refused(refusal))) => Err(Error::Registry(refusal)),
-            Ok((_, Answer::Elsewhere(_))) => Err(Error::NotLeader(SHARD)),
+            // It leads no more, or is about to stop: nothing was proposed.
+            Ok((_, Answer::Elsewhere(_) | Answer::Failed(Kind::Unavailable, _))) => {
+                Err(Error::NotLeader(SHARD))
+            }
             Ok((_, Answer::Failed(kind, text))) => Err(Error::Peer(kind, text)),
             Ok(_) => Err(Error::Unknown),
             Err(Error::Peer(Kind::OutcomeUnknown, _)) => Err(Error::Unknown),
