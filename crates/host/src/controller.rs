@@ -182,7 +182,7 @@ fn lead(groups: &mut dyn Groups, shard: &z4_registry::Shard, members: &Members) 
         tracing::debug!(shard = %shard.id, %error, "the group's members are changed later");
     }
     let left = departed(shard, &actual);
-    (!left.is_empty()).then(|| Errand::Command(Command::Left { shard: shard.id, replicas: left }))
+    (!left.is_empty()).then_some(Errand::Command(Command::Left { shard: shard.id, replicas: left }))
 }
 
 impl Groups for Driver<HostMachine> {
