@@ -17,6 +17,7 @@
 //! - A frame weighs at most `FRAME_BYTES`, or is one task of at most `BATCH_BYTES_MAX`: the server can read it.
 //! - Bytes held, answered or not, stay within the budget: each job holds its permits until it is answered.
 
+mod frame;
 mod weight;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +40,7 @@ use crate::client::{created, tasks};
 use crate::duplex::{Duplex, NotSent};
 use crate::endpoints::About;
 use crate::{Client, Error, NewTask, random};
+use frame::{Frame, Job, Waiters};
 use weight::{refusal, weight};
 
 /// Frames that may be under way before the next waits until it is full. Two, so that the server has one to work on
@@ -237,71 +239,6 @@ impl Producer {
 fn gone() -> Error {
     let what = "the producer's runtime has shut down; the push may have been sent";
     Error::new(Kind::OutcomeUnknown, reason::OUTCOME_UNKNOWN, what)
-}
-
-type Answer = Result<TaskId, Error>;
-
-enum Job {
-    One {
-        task: v1::NewTask,
-        waiter: oneshot::Sender<Answer>,
-        permit: OwnedSemaphorePermit,
-        since: Instant,
-    },
-    Many {
-        tasks: Vec<v1::NewTask>,
-        waiter: oneshot::Sender<Vec<Answer>>,
-        permit: OwnedSemaphorePermit,
-        since: Instant,
-    },
-}
-
-impl Job {
-    fn since(&self) -> Instant {
-        match self {
-            Self::One { since, .. } | Self::Many { since, .. } => *since,
-        }
-    }
-}
-
-enum Waiters {
-    Each(Vec<oneshot::Sender<Answer>>),
-    Whole(oneshot::Sender<Vec<Answer>>),
-}
-
-impl Waiters {
-    // Somebody who dropped the receipt does not want to know.
-    fn answer(self, answers: Vec<Answer>) {
-        match self {
-            Self::Each(waiters) => {
-                for (waiter, answer) in waiters.into_iter().zip(answers) {
-                    drop(waiter.send(answer));
-                }
-            }
-            Self::Whole(waiter) => drop(waiter.send(answers)),
-        }
-    }
-}
-
-/// A batch under one request id.
-struct Frame {
-    seq: u64,
-    request_id: String,
-    tasks: Vec<v1::NewTask>,
-    waiters: Waiters,
-    /// Held until the answer: the frame's part of the budget.
-    _permit: OwnedSemaphorePermit,
-    deadline: Instant,
-    /// It was sent once without an answer, so it may have been done.
-    in_doubt: bool,
-    last: Option<Error>,
-}
-
-impl Frame {
-    fn fail(self, error: &Error) {
-        let answers = vec![Err(error.clone()); self.tasks.len()];
-        self.waiters.answer(answers);
-    }
 }
 
 struct Driver {
