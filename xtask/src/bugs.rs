@@ -19,6 +19,13 @@ const BUGS: &[&str] = &[
     "bug-torn-tail-accepted",
     "bug-recycle-early",
     "bug-dedup-lost-at-restart",
+    "bug-vote-forgotten",
+    "bug-commit-old-term",
+    "bug-stale-read",
+    "bug-snapshot-keeps-old-rows",
+    "bug-snapshot-without-hard-state",
+    "bug-snapshot-record-before-rows",
+    "bug-lease-granted-twice",
 ];
 
 /// Builds and runs each; prints the table.

@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
     /// Seeds of the short simulation; 0 skips it. From 200 on, a fault or state that was never reached fails it.
     #[arg(long, default_value_t = 200)]
     seeds: u64,
+    /// Seeds of the simulation of clusters; as above.
+    #[arg(long, default_value_t = 200)]
+    clusters: u64,
 }
 
 /// Runs every step.
@@ -31,7 +34,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     step("format", &["fmt", "--all", "--", "--check"])?;
     step("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     tests()?;
-    simulation(arguments.seeds)?;
+    simulation("simulation", "run", arguments.seeds)?;
+    simulation("simulation of clusters", "cluster", arguments.clusters)?;
     licences()?;
     println!("check: all green in {:.0} s", begin.elapsed().as_secs_f64());
     Ok(())
@@ -48,19 +52,16 @@ fn tests() -> Result<()> {
 }
 
 /// Runs a few seeds of the simulator, in the profile that has release speed and assertions both.
-fn simulation(seeds: u64) -> Result<()> {
+fn simulation(name: &str, command: &str, seeds: u64) -> Result<()> {
     const BINARY: &str = "z4-sim";
     let has_binary = workspace::load()?.iter().any(|each| each.binaries.iter().any(|name| name == BINARY));
     if seeds == 0 || !has_binary {
-        println!(
-            "simulation: skipped ({})",
-            if seeds == 0 { "no seeds asked for" } else { "no z4-sim binary" }
-        );
+        println!("{name}: skipped ({})", if seeds == 0 { "no seeds asked for" } else { "no z4-sim binary" });
         return Ok(());
     }
     let seeds = seeds.to_string();
     let run = ["run", "--profile", "sim", "--package", "z4-sim", "--bin", BINARY];
-    step("simulation", &[run.as_slice(), &["--", "run", "--seeds", &seeds]].concat())
+    step(name, &[run.as_slice(), &["--", command, "--seeds", &seeds]].concat())
 }
 
 fn licences() -> Result<()> {

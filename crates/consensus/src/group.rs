@@ -94,7 +94,9 @@ impl Group {
             min_election_tick: ELECTION_TICKS,
             max_election_tick: 2 * ELECTION_TICKS,
             applied: applied.0,
-            max_size_per_msg: MESSAGE_BYTES_MAX,
+            // With the planted bug one entry travels at a time: entries of an earlier term would else never reach a
+            // quorum without the leader's own.
+            max_size_per_msg: if cfg!(feature = "bug-commit-old-term") { 1 } else { MESSAGE_BYTES_MAX },
             max_inflight_msgs: MESSAGES_INFLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
@@ -221,6 +223,15 @@ impl Group {
         Ok((self.last(), self.term()))
     }
 
+    /// Offers an entry that says nothing, to have one behind the last change of the membership: see
+    /// [`Group::is_confirmed`].
+    ///
+    /// # Errors
+    /// As [`Group::propose`].
+    pub fn propose_nothing(&mut self) -> Result<(), Error> {
+        self.propose(Bytes::new()).map(drop)
+    }
+
     /// Offers a change of the membership as the next entry; returns its place. It takes effect when it is applied.
     ///
     /// # Errors
@@ -343,6 +354,11 @@ impl Group {
 
     /// Returns what there is to do, None if nothing.
     pub fn ready(&mut self) -> Option<Ready> {
+        #[cfg(feature = "bug-commit-old-term")]
+        if self.is_leader() {
+            let (index, _) = self.node.raft.mut_prs().maximal_committed_index();
+            self.node.raft.raft_log.commit_to(index);
+        }
         #[cfg(feature = "bug-stale-read")]
         let idle = self.unconfirmed.is_empty();
         #[cfg(not(feature = "bug-stale-read"))]
@@ -449,6 +465,21 @@ impl Group {
     #[must_use]
     pub fn is_changing(&self) -> bool {
         self.node.raft.has_pending_conf() || self.membership().is_joint()
+    }
+
+    /// Returns whether an entry behind the last change of the membership is committed, as far as this leader knows. Whoever
+    /// has that entry durably knows durably that the change was committed. Before, a commit index that is only in
+    /// memory may be all that says so: the new voters, started again, would ask the old ones for their votes. So those
+    /// that left must not be gone until then.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.commit().0 > self.node.raft.pending_conf_index
+    }
+
+    /// Returns whether this leader has no entry behind the last change of the membership, and may propose one.
+    #[must_use]
+    pub fn wants_confirmation(&self) -> bool {
+        self.may_propose() && !self.is_changing() && self.last().0 <= self.node.raft.pending_conf_index
     }
 
     /// Returns whether leadership is being handed over.

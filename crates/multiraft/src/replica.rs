@@ -96,8 +96,8 @@ pub struct Members {
     pub membership: Membership,
     /// What this leader knows of each member; nothing if it does not lead.
     pub progress: Vec<PeerProgress>,
-    /// Whether this leader has applied an entry of its own term and no change is under way: only then is
-    /// `membership` the newest there is.
+    /// Whether this leader has applied an entry of its own term, no change is under way, and an entry behind the last one
+    /// is committed: only then is `membership` the newest there is, and may those that left it be gone.
     pub settled: bool,
     /// Whether leadership is being handed over.
     pub transferring: bool,
@@ -212,6 +212,8 @@ impl<M: StateMachine> Replica<M> {
             let (index, term) = self.consensus.propose(data)?;
             self.machine.proposed(index, term);
             self.inflight += 1;
+        } else if self.consensus.wants_confirmation() {
+            self.consensus.propose_nothing()?;
         }
         Ok(())
     }
@@ -418,7 +420,10 @@ impl<M: StateMachine> Replica<M> {
             commit: self.consensus.commit(),
             membership: self.consensus.membership().clone(),
             progress: self.consensus.progress(),
-            settled: self.leading && self.store.meta().term == term && !self.consensus.is_changing(),
+            settled: self.leading
+                && self.store.meta().term == term
+                && !self.consensus.is_changing()
+                && self.consensus.is_confirmed(),
             transferring: self.consensus.is_transferring(),
         }
     }

@@ -119,7 +119,8 @@ fn may_cease(
 /// Returns the replicas to report with [`crate::Command::Left`]: those that shall leave and are no members.
 ///
 /// The leader reports only from a membership in which an entry of its own term is applied and no change is under way:
-/// before, an entry of an earlier leader may still make a member of one that is not yet.
+/// before, an entry of an earlier leader may still make a member of one that is not yet. And only when an entry behind the
+/// last change is committed: before, the new voters might need those that left to learn that it was.
 #[must_use]
 pub fn departed(desired: &Shard, actual: &Members) -> Vec<u64> {
     if actual.joint {

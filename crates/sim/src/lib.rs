@@ -10,6 +10,8 @@
 //!                      └──faults──> SimDisk, SimClock
 //! ```
 //!
+//! [`cluster`] does the same with one to seven hosts and the network between them.
+//!
 //! # Invariants
 //! - The same seed and the same calls give the same run, byte for byte. Nothing here reads a real clock or die.
 //! - Nobody depends on this crate.

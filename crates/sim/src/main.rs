@@ -39,6 +39,7 @@ const IN_CLUSTERS: bool = cfg!(any(
     feature = "bug-stale-read",
     feature = "bug-snapshot-keeps-old-rows",
     feature = "bug-snapshot-without-hard-state",
+    feature = "bug-snapshot-record-before-rows",
     feature = "bug-commit-old-term",
     feature = "bug-lease-granted-twice"
 ));
@@ -62,6 +63,8 @@ const BUGS: &[&str] = &[
     "bug-snapshot-keeps-old-rows",
     #[cfg(feature = "bug-snapshot-without-hard-state")]
     "bug-snapshot-without-hard-state",
+    #[cfg(feature = "bug-snapshot-record-before-rows")]
+    "bug-snapshot-record-before-rows",
     #[cfg(feature = "bug-commit-old-term")]
     "bug-commit-old-term",
     #[cfg(feature = "bug-lease-granted-twice")]

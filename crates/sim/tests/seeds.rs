@@ -10,6 +10,7 @@
     feature = "bug-stale-read",
     feature = "bug-snapshot-keeps-old-rows",
     feature = "bug-snapshot-without-hard-state",
+    feature = "bug-snapshot-record-before-rows",
     feature = "bug-commit-old-term",
     feature = "bug-lease-granted-twice"
 )))]

@@ -14,6 +14,8 @@ mod agenda;
 mod call;
 mod delivery;
 mod metrics;
+#[cfg(feature = "bug-lease-granted-twice")]
+mod planted;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -76,6 +78,8 @@ pub struct TaskShard {
     metrics: Arc<TaskMetrics>,
     /// Bounds the bytes on their way to consumers, all shards of the host together.
     outbox: Arc<Budget>,
+    #[cfg(feature = "bug-lease-granted-twice")]
+    just_leads: bool,
 }
 
 /// What became of the tasks of a Lease.
@@ -108,6 +112,8 @@ impl TaskShard {
             advancing: false,
             metrics,
             outbox,
+            #[cfg(feature = "bug-lease-granted-twice")]
+            just_leads: false,
         })
     }
 
@@ -147,6 +153,10 @@ impl TaskShard {
     }
 
     pub(crate) fn entry(&mut self, store: &GroupStore, now: Millis) -> Result<Option<Bytes>, Fault> {
+        #[cfg(feature = "bug-lease-granted-twice")]
+        if std::mem::take(&mut self.just_leads) {
+            self.release_unknown(store)?;
+        }
         assert!(self.packed.is_empty(), "the driver says where an entry stands before it asks for the next");
         let rows = RowsRef(store);
         let mut entry = EntryBuilder::new(now);
@@ -226,6 +236,10 @@ impl TaskShard {
 
     pub(crate) fn lead(&mut self) {
         assert!(self.inflight.is_empty(), "a new leader has proposed nothing");
+        #[cfg(feature = "bug-lease-granted-twice")]
+        {
+            self.just_leads = true;
+        }
     }
 
     pub(crate) fn follow(&mut self) {

@@ -255,6 +255,10 @@ impl<M: StateMachine> Driver<M> {
                 format!("shard {shard}: the engine has a snapshot at {} whose rows are not here", mark.index);
             return Err(Fault { kind: Kind::Internal, what });
         };
+        #[cfg(feature = "bug-snapshot-without-hard-state")]
+        let record = Record { hard_state: None, ..record };
+        #[cfg(feature = "bug-snapshot-record-before-rows")]
+        self.collected.records.push(record.clone());
         self.peers.held.insert(shard, (record, promise));
         self.peers.work.push(SnapshotWork::Install(staged));
         Ok(())

@@ -182,6 +182,12 @@ impl Clients {
         }
     }
 
+    /// Returns how many tasks were ever asked for.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        self.next_tag
+    }
+
     fn some_queue(&mut self) -> usize {
         self.rng.below(self.queues.len() as u64) as usize
     }

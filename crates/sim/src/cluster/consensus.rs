@@ -161,6 +161,11 @@ impl Consensus {
             if *applied > changed && applied_term == *term {
                 self.check_quorum(group)?;
             }
+            // Who acknowledged entries in this term has it durably.
+            for peer in group.progress.iter().filter(|peer| peer.matched > Index(0) && peer.replica != id) {
+                let replica = self.replicas.entry((shard, peer.replica)).or_default();
+                replica.promised = replica.promised.max(*term);
+            }
         }
         if grown {
             let known = self.committed.entry((shard, *term)).or_default();
