@@ -95,7 +95,7 @@ pub(crate) struct Cluster {
     commanding: AtomicBool,
     /// One change of who this host is at a time.
     settling: tokio::sync::Mutex<()>,
-    /// It was said in the log that this host was removed.
+    /// Others say that this host was removed.
     removed: AtomicBool,
 }
 
@@ -158,6 +158,12 @@ impl Cluster {
 
     fn is_stopped(&self) -> bool {
         self.transport.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Returns whether others said that this host was removed from the cluster. Its replicas may not know: who is let go of
+    /// a group is not told by it.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Relaxed)
     }
 
     /// Returns who this host is.

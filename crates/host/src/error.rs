@@ -50,6 +50,9 @@ pub enum Error {
          member, or set Z4_JOIN (flag --join) to a member's peer address"
     )]
     NotJoined,
+    /// This host was a member and is none any more.
+    #[error("this host was removed from the cluster; use another one")]
+    Removed,
     /// Another host was asked and did not do it: what to do about it, and what happened.
     #[error("{1}")]
     Peer(Kind, String),
@@ -63,7 +66,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotLeader(_) | Self::Stopping | Self::NotJoined => Kind::Unavailable,
+            Self::NotLeader(_) | Self::Stopping | Self::NotJoined | Self::Removed => Kind::Unavailable,
             Self::NoSuchShard(_) | Self::TaskNotFound(_) | Self::QueueNotFound(_) => Kind::NotFound,
             Self::Overloaded(_) | Self::DiskFull => Kind::Overloaded,
             Self::Unknown => Kind::OutcomeUnknown,

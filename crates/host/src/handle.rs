@@ -332,11 +332,15 @@ impl Handle {
         self.shared.cluster.as_ref().map_or(&self.shared.identity, |cluster| cluster.identity())
     }
 
-    /// Returns whether this host belongs to a cluster and knows its registry: before, every call is refused with
-    /// `NotJoined`.
+    /// Returns whether this host belongs to a cluster and knows its registry. Before, every call is refused with
+    /// `NotJoined`; after it was removed, with `Removed`.
     #[must_use]
     pub fn is_joined(&self) -> bool {
-        self.registry().is_known()
+        self.registry().is_known() && !self.is_removed()
+    }
+
+    fn is_removed(&self) -> bool {
+        self.shared.cluster.as_ref().is_some_and(|cluster| cluster.is_removed())
     }
 
     /// Returns the counters of this host's task shards.
@@ -396,6 +400,8 @@ impl Handle {
     fn refuse_if_idle(&self) -> Result<(), Error> {
         if self.is_stopping() {
             Err(Error::Stopping)
+        } else if self.is_removed() {
+            Err(Error::Removed)
         } else if self.is_joined() {
             Ok(())
         } else {

@@ -282,6 +282,12 @@ async fn a_cluster_of_one_host_grows_by_an_operator_and_by_a_host_that_joins_and
         .await;
     machines.push(&mail).await;
     machines.count(&mail, 3).await;
+
+    machines.all[0].config.bootstrap = false;
+    machines.all[0].start_again().await;
+    let removed = machines.all[0].handle();
+    until("it is told that it was removed", || async { (!removed.is_joined()).then_some(()) }).await;
+    assert_eq!(removed.create(mail.clone(), None, &[task()]).await.err(), Some(Error::Removed));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

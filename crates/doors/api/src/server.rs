@@ -116,7 +116,7 @@ async fn keep_house(reporter: HealthReporter, door: Door) {
     let mut was = false;
     loop {
         door.forget_gone();
-        let is = !door.is_stopping() && has_leaders(door.handle()).await;
+        let is = !door.is_stopping() && door.handle().is_joined() && has_leaders(door.handle()).await;
         if is != was {
             set_health(&reporter, is).await;
             was = is;

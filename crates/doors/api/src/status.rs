@@ -35,7 +35,7 @@ pub(crate) fn failure(error: &Error) -> Failure {
         Error::Unknown => named(reason::OUTCOME_UNKNOWN),
         Error::TaskNotFound(_) => named(reason::TASK_NOT_FOUND),
         Error::QueueNotFound(_) => named(reason::QUEUE_NOT_FOUND),
-        Error::NotJoined => named(reason::NOT_JOINED).with_retry_after(RESTART_WAIT),
+        Error::NotJoined | Error::Removed => named(reason::NOT_JOINED).with_retry_after(RESTART_WAIT),
         Error::NoPeerPort => named(reason::UNSUPPORTED),
         Error::Registry(refusal) => {
             // Only the registry's own words are for programs.
