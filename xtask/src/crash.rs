@@ -20,7 +20,7 @@ use z4_env::{Rng, SeededRng};
 
 mod history;
 mod load;
-mod server;
+pub(crate) mod server;
 
 use load::{Manner, Producer, Shared};
 use server::Server;
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let binary = match &arguments.binary {
         Some(binary) => binary.clone(),
-        None => server::build(&arguments.profile)?,
+        None => server::build("z4", &arguments.profile)?,
     };
     let dir = tempfile::Builder::new().prefix("z4-crash-").tempdir()?;
     println!("crash: seed {seed}, {} cycles, data in {}", arguments.cycles, dir.path().display());

@@ -1,4 +1,4 @@
-//! The project's own chores, in Rust: `cargo xtask check`, `arrows`, `essays`, `crash`, `bugs`.
+//! The project's own chores, in Rust: `cargo xtask check`, `arrows`, `essays`, `crash`, `cluster`, `bugs`.
 //!
 //! `check` is the one command that must be green before sharing; the others are its parts or its bigger sisters.
 //! Everything here runs offline, with the Rust toolchain alone: tools that may be missing are skipped aloud.
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod arrows;
 mod bugs;
 mod check;
+mod cluster;
 mod crash;
 mod essays;
 mod workspace;
@@ -34,6 +35,10 @@ enum Chore {
     ///
     /// Example: cargo xtask crash --cycles 50
     Crash(crash::Arguments),
+    /// Do what a user does with several hosts, in processes or containers, and check it.
+    ///
+    /// Example: cargo xtask cluster walk --hosts 5
+    Cluster(cluster::Arguments),
     /// Count the seeds the simulator needs to find each planted bug.
     Bugs,
 }
@@ -63,6 +68,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             Ok(())
         }
         Chore::Crash(arguments) => crash::run(&arguments),
+        Chore::Cluster(arguments) => cluster::run(&arguments),
         Chore::Bugs => bugs::run(),
     }
 }

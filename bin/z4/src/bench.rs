@@ -108,6 +108,9 @@ pub(crate) struct Arguments {
     /// Measure a running host instead of a child server. What sync, sustained and overload create stays behind in queues z4-bench/…. Example: -t localhost:6355
     #[arg(short = 't', long, value_name = "HOST:PORT")]
     target: Option<String>,
+    /// Hosts of the child cluster, all on this machine. Example: --hosts 3
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=7), conflicts_with = "target")]
+    hosts: u64,
     /// Where the child server's temporary folder is made; the disk of this folder is measured. Example: --data /mnt/nvme
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -225,7 +228,7 @@ async fn measure(arguments: &Arguments) -> Result<Document> {
     let dir = arguments.data.clone().unwrap_or_else(std::env::temp_dir);
     let source = match &arguments.target {
         Some(address) => Source::Running(address.clone()),
-        None => Source::Child(dir.clone()),
+        None => Source::Child(dir.clone(), usize::try_from(arguments.hosts)?),
     };
     let hardware = Hardware::read(&dir);
     let mut warnings = Vec::new();
@@ -323,7 +326,10 @@ fn broken_promise(sample: &Sample) -> Option<String> {
 }
 
 fn settings(arguments: &Arguments) -> BTreeMap<&'static str, serde_json::Value> {
-    let target = arguments.target.clone().unwrap_or_else(|| "child server".to_owned());
+    let target = arguments.target.clone().unwrap_or_else(|| match arguments.hosts {
+        1 => "child server".to_owned(),
+        hosts => format!("{hosts} child servers"),
+    });
     let mut settings = BTreeMap::from([
         ("target", target.into()),
         ("fsync_before_ok", "always".into()),

@@ -43,25 +43,49 @@ pub(crate) struct Ports {
     pub(crate) metrics: u16,
 }
 
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    /// Where its data and its log are; made if missing.
+    pub(crate) dir: PathBuf,
+    /// `Z4_PEER_ID`.
+    pub(crate) id: String,
+    /// Its ports.
+    pub(crate) ports: Ports,
+    /// `Z4_INITIAL_PEERS`; None: it forms a cluster of its own.
+    pub(crate) initial_peers: Option<String>,
+    /// The folder of the control group in which it lives from its first instruction.
+    pub(crate) cgroup: Option<PathBuf>,
+}
+
+impl Start {
+    /// Returns how a cluster of one host is started, on ports the kernel chooses.
+    pub(crate) fn lone(dir: &Path) -> Self {
+        let (dir, ports) = (dir.to_owned(), Ports::default());
+        Self { dir, id: "z4".into(), ports, initial_peers: None, cgroup: None }
+    }
+}
+
 /// A running server process.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: std::process::Child,
     log: PathBuf,
-    ports: Ports,
+    start: Start,
 }
 
 impl Child {
-    /// Starts a server on the data in `dir` and returns once it has told its ports; it may still recover. With
-    /// `cgroup`, the folder of a control group, it lives in that group from its first instruction.
+    /// Starts a server and returns once it has told its ports; it may still recover.
     ///
     /// # Errors
     /// It does not start, or ends before it tells its ports; the message has the end of its log.
-    pub(crate) async fn start(dir: &Path, ports: Ports, cgroup: Option<&Path>) -> Result<Self> {
+    pub(crate) async fn start(start: Start) -> Result<Self> {
+        let Start { dir, ports, .. } = &start;
+        fs::create_dir_all(dir)?;
         let log = dir.join("server.log");
         let stderr = File::options().create(true).append(true).open(&log)?;
         let program = std::env::current_exe().context("this program does not know its own path")?;
-        let mut command = match cgroup {
+        let mut command = match &start.cgroup {
             None => Command::new(&program),
             Some(group) => {
                 // The shell enters the group and then becomes the server: same process id, no moment outside.
@@ -75,8 +99,7 @@ impl Child {
         }
         command
             .args(["server", "--print-ports"])
-            .env("Z4_PEER_ID", "z4")
-            .env("Z4_BOOTSTRAP_CLUSTER", "true")
+            .env("Z4_PEER_ID", &start.id)
             .env("Z4_SERVICE_PORT", ports.service.to_string())
             .env("Z4_PEER_PORT", ports.peer.to_string())
             .env("Z4_METRICS_PORT", ports.metrics.to_string())
@@ -88,9 +111,16 @@ impl Child {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr);
+        if ports.peer != 0 {
+            command.env("Z4_PEER_ADVERTISE_ADDR", format!("127.0.0.1:{}", ports.peer));
+        }
+        match &start.initial_peers {
+            None => command.env("Z4_BOOTSTRAP_CLUSTER", "true"),
+            Some(peers) => command.env("Z4_INITIAL_PEERS", peers),
+        };
         let mut process = command.spawn().with_context(|| format!("{} does not start", program.display()))?;
         let stdout = process.stdout.take().expect("stdout is piped");
-        let mut child = Self { process, log, ports };
+        let mut child = Self { process, log, start };
         let (sender, mut lines) = mpsc::unbounded_channel();
         // Read to the end, so that the server never blocks on a full pipe or dies of a closed one.
         std::thread::spawn(move || {
@@ -107,7 +137,7 @@ impl Child {
             None
         };
         match tokio::time::timeout(PORTS_MAX, told).await {
-            Ok(Some(ports)) => child.ports = ports,
+            Ok(Some(ports)) => child.start.ports = ports,
             _ => bail!("the server did not tell its ports\n{}", child.explain()),
         }
         Ok(child)
@@ -115,12 +145,17 @@ impl Child {
 
     /// Returns `host:port` of its gRPC port.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.service)
+        format!("127.0.0.1:{}", self.start.ports.service)
     }
 
-    /// Returns its ports, to start the next one on the same.
-    pub(crate) fn ports(&self) -> Ports {
-        self.ports
+    /// Returns how it was started, with the ports it has got: for the next one on the same data.
+    pub(crate) fn again(&self) -> Start {
+        self.start.clone()
+    }
+
+    /// Returns its name.
+    pub(crate) fn id(&self) -> &str {
+        &self.start.id
     }
 
     /// Returns its process id.
@@ -169,6 +204,23 @@ impl Child {
         }
         self.process.kill()?;
         self.process.wait()?;
+        Ok(())
+    }
+
+    /// Stops it (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// It had ended by itself before, or its exit code is not zero.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        if let Some(status) = self.ended()? {
+            bail!("the server ended by itself ({status})\n{}", self.explain());
+        }
+        // The standard library only knows SIGKILL.
+        let told = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        let status = self.process.wait()?;
+        if !told.success() || !status.success() {
+            bail!("the server did not stop well ({status})\n{}", self.explain());
+        }
         Ok(())
     }
 

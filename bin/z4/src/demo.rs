@@ -1,19 +1,21 @@
-//! `z4 demo`: watch z4 lose nothing. A real server on a temporary folder, real gRPC, kill -9 half-way, and a count.
+//! `z4 demo`: watch z4 lose nothing. Real servers on a temporary folder, real gRPC, kill -9 half-way, and a count.
 //!
 //! ```text
-//!   start server ─ push and consume ─ kill -9 ─ start again on the same data ─ push and consume ─ count
+//!   start three hosts ─ push and consume ─ kill -9 the leader ─ the others go on ─ start it again ─ count
 //! ```
 //!
-//! Half of the tasks are due at once, the others spread over the next seconds. The pushing is paced, so that the kill
+//! The host that is killed is the one that leads the demo's queue: everything under way is cut off. Half of the tasks
+//! are due at once, the others spread over the next seconds. The pushing is paced, so that the kill
 //! hits pushes, leases and acks alike while they are under way. What was pushed without an answer is pushed again
-//! under the same request id, what was acked without an answer is acked again; the leases that were out come back when
-//! they expire. Every push, delivery and ack is entered in a [`ledger`], which alone decides how the run ended.
+//! under the same request id, what was acked without an answer is acked again; the leases that were out go on with
+//! the next leader and come back when they expire. Every push, delivery and ack is entered in a [`ledger`], which alone
+//! decides how the run ended. With one host (`--hosts 1`) there is nobody to go on: the outage is its restart.
 //!
 //! # Not here
 //! - kill -9 keeps the page cache, so this shows recovery and the order of answers, not fdatasync: the simulator and
 //!   `z4 bench` look at that.
 //! # Caveats
-//! - The pushing is paced: the rates shown are what this load asked for, not what the server could do. `z4 bench`
+//! - The pushing is paced: the rates shown are what this load asked for, not what the servers could do. `z4 bench`
 //!   measures that.
 
 mod ledger;
@@ -24,13 +26,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use z4_client::{Client, Kind};
 
-use crate::child::{Child, Ports};
+use crate::cluster::Cluster;
 use crate::say::say;
 use ledger::Report;
 use load::{Load, Shared};
@@ -45,6 +47,10 @@ const LISTEN: Duration = Duration::from_millis(500);
 /// A run ends after this and a second for so many tasks, whatever happens.
 const LIMIT: Duration = Duration::from_secs(60);
 const TASKS_PER_SECOND_MIN: u64 = 2_000;
+/// How long a killed host of several stays down, so that the others are seen to go on without it.
+const DOWN: Duration = Duration::from_secs(2);
+/// Longest wait for the others to go on.
+const FAILOVER_MAX: Duration = Duration::from_secs(15);
 /// Ids of lost tasks that are printed; the count is printed in full.
 const IDS_SHOWN: usize = 20;
 /// How often the screen is redrawn and the state looked at.
@@ -55,8 +61,10 @@ const INTERRUPTED: u8 = 130;
 /// Options of `demo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  z4 demo                       100,000 tasks, about a quarter of a minute
+  z4 demo                       three hosts, 100,000 tasks, about a quarter of a minute
+  z4 demo --hosts 1             one host, which is killed and started again
   z4 demo --tasks 1000000       ten times as many
+  z4 demo --kills 20            twenty leaders killed, one after the other
   z4 demo --data /mnt/disk      on another disk than the temporary folder's
   NO_COLOR=1 z4 demo | cat      plain lines, at most one a second
 
@@ -66,6 +74,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COUNT", default_value_t = 100_000,
           value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
     tasks: u64,
+    /// Hosts of the cluster: 1, or an odd number. Example: --hosts 5
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
+    hosts: u64,
+    /// How often the leader goes, one time after the other has come back. Example: --kills 20
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    kills: u32,
+    /// Stop leaders with SIGTERM, which hands leadership over, instead of kill -9.
+    #[arg(long)]
+    gracefully: bool,
     /// Where to make the temporary folder; it is removed at the end. Example: --data /mnt/disk
     #[arg(long, value_name = "DIR")]
     data: Option<std::path::PathBuf>,
@@ -112,58 +129,50 @@ async fn play(arguments: &Arguments) -> Result<bool> {
             prefix.tempdir().context("no temporary folder can be made; choose another place with --data")?
         }
     };
-    let limit = LIMIT + Duration::from_secs(arguments.tasks / TASKS_PER_SECOND_MIN);
-    screen.say(&format!("one host, data in {}, every OK after fdatasync", folder.path().display()));
+    let limit = LIMIT * arguments.kills + Duration::from_secs(arguments.tasks / TASKS_PER_SECOND_MIN);
+    let hosts = usize::try_from(arguments.hosts).expect("a few");
+    let what = if hosts == 1 { "one host".to_owned() } else { format!("{hosts} hosts") };
+    screen.say(&format!("{what}, data in {}, every OK after fdatasync", folder.path().display()));
 
     let begin = Instant::now();
-    let mut server = Child::start(folder.path(), Ports::default(), None).await?;
-    server.serving(SERVE_MAX).await?;
-    let ports = server.ports();
-    let text =
-        format!("server {} serves on {} after {} ms", server.pid(), server.address(), ms(begin.elapsed()));
-    screen.say(&text);
+    let mut cluster = Cluster::start(folder.path(), hosts, None).await?;
+    cluster.serving(SERVE_MAX).await?;
+    let addresses = cluster.addresses();
+    screen.say(&format!("serving on {} after {} ms", addresses.join(", "), ms(begin.elapsed())));
 
     let shared = Arc::new(Shared::new(arguments.tasks));
-    let client = Client::connect([server.address()])?;
+    let client = Client::connect(addresses)?;
     let (stop, stopped) = watch::channel(false);
     let mut workers = JoinSet::new();
-    Load { client: client.clone(), shared: Arc::clone(&shared), lease: LEASE, limit }
+    let push_time = load::PUSH_TIME * arguments.kills;
+    Load { client: client.clone(), shared: Arc::clone(&shared), lease: LEASE, limit, push_time }
         .spawn(&mut workers, &stopped)?;
     let begin = Instant::now();
 
-    // Half-way, while pushes, leases and acks are under way.
-    let half = |shared: &Shared| shared.counts().pushed >= arguments.tasks / 2;
-    watch_until(&shared, &mut screen, &mut workers, &mut server, Phase::Running, begin + limit, half).await?;
-    let killed = Instant::now();
-    shared.server_is_down();
-    server.kill()?;
-    let counts = shared.counts();
-    screen.say(&format!(
-        "kill -9 {}: {} pushed, {} acked so far; the rest is on disk, on its way or in nobody's hands",
-        server.pid(),
-        screen::thousands(counts.pushed),
-        screen::thousands(counts.acked),
-    ));
-    screen.draw(Phase::Down, &shared.counts());
-    // It is dead and waited for; a new one takes its folder and its ports.
-    server = Child::start(folder.path(), ports, None).await?;
-    server.serving(SERVE_MAX).await?;
-    shared.server_is_back();
-    let restart = killed.elapsed();
-    screen.say(&format!(
-        "server {} serves again after {} ms, same data, same port",
-        server.pid(),
-        ms(restart)
-    ));
+    let mut outages = Vec::new();
+    let mut last_kill = begin;
+    for kill in 0..u64::from(arguments.kills) {
+        // Half-way, or at even distances: while pushes, leases and acks are under way.
+        let part = arguments.tasks * (2 * kill + 1) / (2 * u64::from(arguments.kills));
+        let there = |shared: &Shared| shared.counts().pushed >= part;
+        watch_until(&shared, &mut screen, &mut workers, &mut cluster, Phase::Running, begin + limit, there)
+            .await?;
+        last_kill = Instant::now();
+        let stage = Stage { arguments, shared: &shared, limit: begin + limit };
+        outages.push(stage.lose_the_leader(&mut screen, &mut workers, &mut cluster).await?);
+    }
 
     let all = |shared: &Shared| shared.counts().is_complete() || shared.has_failed();
     let until = begin + limit;
-    watch_until(&shared, &mut screen, &mut workers, &mut server, Phase::Running, until, all).await?;
+    watch_until(&shared, &mut screen, &mut workers, &mut cluster, Phase::Running, until, all).await?;
     let worked = begin.elapsed();
     // A task whose ack was forgotten would come back when the lease it had at the kill ends; wait for that.
-    let quiet = (killed + restart + LEASE + LISTEN).max(Instant::now() + LISTEN).min(until + LEASE);
+    let quiet =
+        (last_kill + FAILOVER_MAX.min(outages.iter().copied().max().unwrap_or_default()) + LEASE + LISTEN)
+            .max(Instant::now() + LISTEN)
+            .min(until + LEASE);
     let over = |_: &Shared| Instant::now() >= quiet;
-    watch_until(&shared, &mut screen, &mut workers, &mut server, Phase::Listening, quiet, over).await?;
+    watch_until(&shared, &mut screen, &mut workers, &mut cluster, Phase::Listening, quiet, over).await?;
 
     let left = match client.get_queue(load::QUEUE).await {
         Ok(queue) => queue.waiting + queue.leased + queue.dead,
@@ -176,8 +185,68 @@ async fn play(arguments: &Arguments) -> Result<bool> {
     }
     let report = shared.report();
     screen.end();
-    print_summary(&report, left, worked, restart, screen.color());
+    print_summary(&report, left, worked, &mut outages, screen.color());
     Ok(report.is_clean() && left == 0)
+}
+
+/// What the loss of a leader needs to know.
+struct Stage<'a> {
+    arguments: &'a Arguments,
+    shared: &'a Shared,
+    /// When the whole run ends.
+    limit: Instant,
+}
+
+impl Stage<'_> {
+    /// Kills or stops the host that leads the queue, waits until work goes on, and starts it again. Returns the longest
+    /// time without an OK for a push.
+    async fn lose_the_leader(
+        &self,
+        screen: &mut Screen,
+        workers: &mut JoinSet<()>,
+        cluster: &mut Cluster,
+    ) -> Result<Duration> {
+        let Self { arguments, shared, .. } = self;
+        let lone = arguments.hosts == 1;
+        let leader = cluster.leader_of(load::QUEUE).await?;
+        let (name, pid) = (cluster.host(leader).id().to_owned(), cluster.host(leader).pid());
+        let lost = Instant::now();
+        shared.server_is_down();
+        let pushed = shared.counts().pushed;
+        if arguments.gracefully {
+            cluster.stop(leader)?
+        } else {
+            cluster.kill(leader)?
+        }
+        let counts = shared.counts();
+        let how = if arguments.gracefully { "SIGTERM" } else { "kill -9" };
+        screen.say(&format!(
+            "{how} {pid}, {name}, which leads the queue: {} pushed, {} acked so far",
+            screen::thousands(counts.pushed),
+            screen::thousands(counts.acked),
+        ));
+        if lone {
+            screen.draw(Phase::Down, &counts);
+            // It is dead and waited for; a new one takes its folder and its ports.
+            cluster.start_again(leader, SERVE_MAX).await?;
+            screen.say(&format!("{name} serves again after {} ms, same data, same port", ms(lost.elapsed())));
+        }
+        let goes_on = |shared: &Shared| shared.counts().pushed > pushed || shared.counts().is_complete();
+        let until = (lost + FAILOVER_MAX).min(self.limit);
+        watch_until(shared, screen, workers, cluster, Phase::Failover, until, goes_on).await?;
+        let down = |_: &Shared| lone || lost.elapsed() >= DOWN;
+        watch_until(shared, screen, workers, cluster, Phase::Running, self.limit, down).await?;
+        let gap = shared.longest_gap();
+        shared.server_is_back();
+        if !lone {
+            let next = cluster.leader_of(load::QUEUE).await?;
+            let next = cluster.host(next).id().to_owned();
+            cluster.start_again(leader, SERVE_MAX).await?;
+            let text = format!("{next} leads now, {} ms without an OK; {name} is back, a follower", ms(gap));
+            screen.say(&text);
+        }
+        Ok(gap)
+    }
 }
 
 /// Redraws until `done` or the time is up; the count at the end says which.
@@ -185,7 +254,7 @@ async fn watch_until(
     shared: &Shared,
     screen: &mut Screen,
     workers: &mut JoinSet<()>,
-    server: &mut Child,
+    cluster: &mut Cluster,
     phase: Phase,
     until: Instant,
     done: impl Fn(&Shared) -> bool,
@@ -196,9 +265,7 @@ async fn watch_until(
         if let Some(Err(panic)) = workers.try_join_next() {
             return Err(panic).context("a worker of the demo panicked");
         }
-        if let Some(status) = server.ended()? {
-            bail!("the server ended by itself ({status})\n{}", server.explain());
-        }
+        cluster.check()?;
     }
     screen.draw(phase, &shared.counts());
     Ok(())
@@ -208,7 +275,7 @@ fn ms(time: Duration) -> u128 {
     time.as_millis()
 }
 
-fn print_summary(report: &Report, left: u64, worked: Duration, restart: Duration, color: bool) {
+fn print_summary(report: &Report, left: u64, worked: Duration, outages: &mut [Duration], color: bool) {
     let paint =
         |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
     let number = screen::thousands;
@@ -240,7 +307,17 @@ fn print_summary(report: &Report, left: u64, worked: Duration, restart: Duration
         number(report.late_count),
         report.early.len()
     );
-    say!("  restart       {} ms from kill -9 to serving", ms(restart));
+    outages.sort_unstable();
+    let at = |percent: usize| ms(outages[(outages.len() - 1) * percent / 100]);
+    match outages.len() {
+        1 => say!("  write gap     {} ms without an OK for a push", at(0)),
+        count => say!(
+            "  write gap     p50 {} ms, p99 {} ms, max {} ms over {count} losses of the leader",
+            at(50),
+            at(99),
+            at(100)
+        ),
+    }
     if report.is_clean() && left == 0 {
         say!("\n  {}", paint("1;32", "nothing lost"));
         return;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod child;
+mod cluster;
 mod config;
 mod demo;
 mod say;

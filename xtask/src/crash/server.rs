@@ -27,16 +27,16 @@ pub(crate) struct Server {
     address: String,
 }
 
-/// Builds `z4` in `profile` and returns its path.
-pub(crate) fn build(profile: &str) -> Result<PathBuf> {
-    let arguments = ["build", "--package", "z4", "--bin", "z4", "--profile", profile];
+/// Builds `program` in `profile` and returns its path.
+pub(crate) fn build(program: &str, profile: &str) -> Result<PathBuf> {
+    let arguments = ["build", "--package", program, "--bin", program, "--profile", profile];
     println!("building: cargo {}", arguments.join(" "));
     let status = Command::new(cargo()).args(arguments).current_dir(workspace::root()).status()?;
     if !status.success() {
-        bail!("z4 does not build in profile {profile}");
+        bail!("{program} does not build in profile {profile}");
     }
     let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(workspace::target_dir()?.join(folder).join("z4"))
+    Ok(workspace::target_dir()?.join(folder).join(program))
 }
 
 impl Server {

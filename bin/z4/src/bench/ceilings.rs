@@ -48,7 +48,7 @@ pub(crate) async fn run(plan: &Plan, dir: &Path) -> Result<Vec<Sample>> {
     samples.push(pull(plan, &echo).await.context("pull echo")?);
     for (callers, name) in [(1, UNARY_ECHO_1), (plan.callers, UNARY_ECHO_MANY)] {
         let (rate, latency) =
-            sync::load(&echo.address(), callers, plan.payload, ECHO_TIME).await.context(name)?;
+            sync::load(&echo.address(), "echo", callers, plan.payload, ECHO_TIME).await.context(name)?;
         samples.push(Sample::new(name, rate, "calls/s").latency("call to answer", &latency));
     }
     Ok(samples)

@@ -23,7 +23,7 @@ use z4_proto::status::Failure;
 use super::Plan;
 use super::link::{Link, PUSH, body};
 use super::report::{Latency, Micros, Sample, micros, record};
-use super::target::{Target, fresh_queue};
+use super::target::Target;
 use super::wire::{PushAnswer, push_frame};
 
 const SECONDS_DEFAULT: u64 = 60;
@@ -73,9 +73,10 @@ impl Counts {
 /// # Errors
 /// The server ends, tasks are missing, or calls fail for good.
 pub(crate) async fn run(plan: &Plan, target: &mut Target) -> Result<Vec<Sample>> {
-    let queue = fresh_queue("overload");
+    let queue = target.queue("overload").await?;
+    let lone = target.queue("lone").await?;
     let client = target.client()?;
-    let before = lone_caller(&client, BEFORE).await;
+    let before = lone_caller(&client, &lone, BEFORE).await;
     let before = Latency::new("call to OK before", &before);
 
     let time = Duration::from_secs(plan.seconds.unwrap_or(SECONDS_DEFAULT));
@@ -99,7 +100,7 @@ pub(crate) async fn run(plan: &Plan, target: &mut Target) -> Result<Vec<Sample>>
 
     let (limit, ended) = ((2.0 * before.p99_ms).max(NORMAL_MS), Instant::now());
     let (normal_s, after) = loop {
-        let window = Latency::new("call to OK after", &lone_caller(&client, AFTER).await);
+        let window = Latency::new("call to OK after", &lone_caller(&client, &lone, AFTER).await);
         peak = peak.max(look_at(target)?);
         if window.count > 0 && window.p99_ms <= limit {
             // Normal since the beginning of this window.
@@ -150,12 +151,12 @@ fn look_at(target: &mut Target) -> Result<u64> {
 }
 
 /// Creates one task after the other; a call that fails counts as long as it took, and a second at least.
-async fn lone_caller(client: &Client, time: Duration) -> Micros {
-    let (begin, queue) = (Instant::now(), fresh_queue("lone"));
+async fn lone_caller(client: &Client, queue: &str, time: Duration) -> Micros {
+    let begin = Instant::now();
     let mut times = micros();
     while begin.elapsed() < time {
         let since = Instant::now();
-        let took = match client.create(&queue, NewTask::new("x")).await {
+        let took = match client.create(queue, NewTask::new("x")).await {
             Ok(_) => since.elapsed(),
             Err(_) => since.elapsed().max(Duration::from_secs(1)),
         };

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::link::{Batch, Consumer, Goal, Link, PATIENCE, PUSH, Producer, now_ns, stamp_of, stamped};
 use super::report::{Micros, Sample, micros, record};
 use super::schedule::Schedule;
-use super::target::{Target, fresh_queue};
+use super::target::Target;
 use super::wire::{self, Leases, PushAnswer};
 use super::{Plan, throughput};
 
@@ -74,7 +74,7 @@ async fn join(consumers: Vec<JoinHandle<Result<Micros>>>, within: Duration) -> R
 /// # Errors
 /// A refusal, a broken stream, or tasks that are missing.
 pub(crate) async fn e2e(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
-    let queue = fresh_queue("e2e");
+    let queue = target.queue("e2e").await?;
     let seconds = plan.seconds.unwrap_or(E2E_SECONDS_DEFAULT);
     let total = plan.rate * (WARM_UP_SECONDS + seconds);
     let start = now_ns() + 200_000_000;
@@ -134,7 +134,7 @@ pub(crate) async fn e2e(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
 /// # Errors
 /// A refusal, a broken stream, or tasks that are missing.
 pub(crate) async fn delayed(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
-    let queue = fresh_queue("delayed");
+    let queue = target.queue("delayed").await?;
     let total = plan.tasks.unwrap_or(DELAYED_TASKS_DEFAULT);
     let span_ms = plan.seconds.unwrap_or(DELAYED_SECONDS_DEFAULT) * 1_000;
     let first_ms = wall_ns() / 1_000_000 + u64::try_from(LEAD.as_millis()).expect("seconds");

@@ -17,7 +17,7 @@ use z4_env::{Rng as _, SeededRng};
 
 use super::link::{Batch, Producer, Pushed};
 use super::report::{Micros, Sample, micros, record};
-use super::target::{Target, fresh_queue};
+use super::target::Target;
 use super::wire::{self, ID_BYTES};
 use super::{Plan, throughput};
 use crate::child::disk_bytes;
@@ -40,7 +40,7 @@ const MIB: f64 = 1_048_576.0;
 /// # Errors
 /// A refusal, a broken stream, or tasks that are missing.
 pub(crate) async fn run(plan: &Plan, target: &mut Target) -> Result<Vec<Sample>> {
-    let queue = fresh_queue("sustained");
+    let queue = target.queue("sustained").await?;
     let total = plan.tasks.unwrap_or(TASKS_DEFAULT);
     let (mut samples, pushed) = create(plan, target, &queue, total).await?;
     let mut ids = pushed.samples;

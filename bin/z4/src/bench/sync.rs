@@ -14,22 +14,22 @@ use super::Plan;
 use super::ceilings::{UNARY_ECHO_1, UNARY_ECHO_MANY};
 use super::link::connect;
 use super::report::{Micros, Sample, micros, record};
-use super::target::{Target, fresh_queue};
+use super::target::Target;
 
 const SECONDS_DEFAULT: u64 = 5;
 const CONNECTIONS: usize = 4;
 
-/// Lets `callers` create one task a call for `time`; returns calls a second and the time of each.
+/// Lets `callers` create one task a call in `queue` for `time`; returns calls a second and the time of each.
 ///
 /// # Errors
 /// Nobody listens, or a call fails.
 pub(crate) async fn load(
     address: &str,
+    queue: &str,
     callers: usize,
     payload: usize,
     time: Duration,
 ) -> Result<(f64, Micros)> {
-    let queue = fresh_queue("sync");
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS.min(callers) {
         channels.push(connect(address).await?);
@@ -39,7 +39,7 @@ pub(crate) async fn load(
     let mut running = Vec::new();
     for caller in 0..callers {
         let mut client = TasksClient::new(channels[caller % channels.len()].clone());
-        let (over, queue) = (Arc::clone(&over), queue.clone());
+        let (over, queue) = (Arc::clone(&over), queue.to_owned());
         let task = v1::NewTask { payload: vec![b'x'; payload].into(), ..v1::NewTask::default() };
         running.push(tokio::spawn(async move {
             let mut times = micros();
@@ -73,7 +73,8 @@ pub(crate) async fn run(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
     let time = Duration::from_secs(plan.seconds.unwrap_or(SECONDS_DEFAULT));
     let mut samples = Vec::new();
     for (callers, ceiling) in [(plan.callers, UNARY_ECHO_MANY), (1, UNARY_ECHO_1)] {
-        let (rate, times) = load(target.address(), callers, plan.payload, time).await?;
+        let queue = target.queue("sync").await?;
+        let (rate, times) = load(target.address(), &queue, callers, plan.payload, time).await?;
         let sample = Sample::new(format!("sync x{callers}"), rate, "calls/s");
         samples.push(sample.latency("call to OK", &times).ceiling(ceiling));
     }

@@ -17,7 +17,7 @@ use super::Plan;
 use super::ceilings::{PULL_ECHO, PUSH_ECHO};
 use super::link::{Batch, Consumer, Goal, PATIENCE, Producer, Pushed, body, now_ns, stamp_of, stamped};
 use super::report::{Micros, Sample, micros, record};
-use super::target::{Target, fresh_queue};
+use super::target::Target;
 
 /// Tasks pushed, then consumed.
 const TASKS_DEFAULT: u64 = 1_000_000;
@@ -73,7 +73,7 @@ fn per_million(seconds: f64, tasks: u64) -> f64 {
 /// # Errors
 /// A refusal, a broken stream, or tasks that are missing.
 pub(crate) async fn push_and_consume(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
-    let queue = fresh_queue("push");
+    let queue = target.queue("push").await?;
     let frames = plan.tasks.unwrap_or(TASKS_DEFAULT).div_ceil(u64::from(plan.batch));
     let frame = body(&queue, plan.batch, plan.payload);
     let left = Arc::new(AtomicU64::new(frames));
@@ -123,7 +123,7 @@ pub(crate) async fn push_and_consume(plan: &Plan, target: &Target) -> Result<Vec
 /// # Errors
 /// A refusal, a broken stream, or tasks that are missing.
 pub(crate) async fn cycle(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
-    let queue = fresh_queue("cycle");
+    let queue = target.queue("cycle").await?;
     let time = Duration::from_secs(plan.seconds.unwrap_or(SECONDS_DEFAULT));
     let over = Arc::new(AtomicBool::new(false));
     let gate = Arc::new(Semaphore::new(plan.outstanding.max(plan.batch) as usize));

@@ -25,8 +25,8 @@ const PRODUCERS: u64 = 4;
 const CONSUMERS: usize = 4;
 /// Tasks of one push.
 const BATCH: u64 = 250;
-/// The pushing is spread over about this time, so that there is a half-way to kill at.
-const PUSH_TIME: Duration = Duration::from_millis(3_000);
+/// The pushing is spread over about this time for each kill, so that there is a half-way to kill at.
+pub(crate) const PUSH_TIME: Duration = Duration::from_millis(3_000);
 /// The delayed half is due over this time from the start.
 const DUE_FROM_MS: u64 = 500;
 const DUE_OVER_MS: u64 = 8_000;
@@ -47,13 +47,30 @@ pub(crate) struct Shared {
     clock: RealClock,
     total: u64,
     down_at: Mutex<Millis>,
+    gap: Mutex<Gap>,
+}
+
+/// Time without an OK for a push.
+#[derive(Debug, Default)]
+struct Gap {
+    last: Option<Instant>,
+    longest: Duration,
+}
+
+impl Gap {
+    fn ok(&mut self) {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            self.longest = self.longest.max(now - last);
+        }
+    }
 }
 
 impl Shared {
     /// Returns the empty ledger of `total` tasks.
     pub(crate) fn new(total: u64) -> Self {
         let ledger = Mutex::new(Ledger::new(total));
-        Self { ledger, clock: RealClock::new(), total, down_at: Mutex::default() }
+        Self { ledger, clock: RealClock::new(), total, down_at: Mutex::default(), gap: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -79,9 +96,19 @@ impl Shared {
         self.lock().report()
     }
 
+    fn gap(&self) -> MutexGuard<'_, Gap> {
+        self.gap.lock().expect("nobody panics here")
+    }
+
+    /// Returns the longest time without an OK for a push since the server went down.
+    pub(crate) fn longest_gap(&self) -> Duration {
+        self.gap().longest
+    }
+
     /// The server is about to be killed: what comes due from now on will be late, and that is no fault.
     pub(crate) fn server_is_down(&self) {
         let now = self.now();
+        *self.gap() = Gap { last: Some(Instant::now()), longest: Duration::ZERO };
         *self.down_at.lock().expect("nobody panics here") = now;
         self.lock().outage(now, Millis::NEVER);
     }
@@ -104,6 +131,8 @@ pub(crate) struct Load {
     pub(crate) lease: Duration,
     /// Every push is answered within this.
     pub(crate) limit: Duration,
+    /// The pushing is spread over this.
+    pub(crate) push_time: Duration,
 }
 
 impl Load {
@@ -115,7 +144,7 @@ impl Load {
         let start = (Instant::now(), self.shared.now());
         for name in 0..PRODUCERS {
             let producer = self.client.producer(QUEUE).timeout(self.limit).build()?;
-            workers.spawn(produce(Arc::clone(&self.shared), producer, name, start));
+            workers.spawn(produce(Arc::clone(&self.shared), producer, name, start, self.push_time));
         }
         for name in 0..CONSUMERS {
             workers.spawn(consume(self.clone(), format!("demo-{name}"), stopped.clone()));
@@ -125,12 +154,18 @@ impl Load {
 }
 
 /// Pushes every `PRODUCERS`-th batch at its time, and enters the answers.
-async fn produce(shared: Arc<Shared>, producer: Producer, name: u64, start: (Instant, Millis)) {
+async fn produce(
+    shared: Arc<Shared>,
+    producer: Producer,
+    name: u64,
+    start: (Instant, Millis),
+    push_time: Duration,
+) {
     let total = shared.total;
     let mut pushes = JoinSet::new();
     for batch in (0..total.div_ceil(BATCH)).filter(|batch| batch % PRODUCERS == name) {
         let numbers = batch * BATCH..(batch * BATCH + BATCH).min(total);
-        tokio::time::sleep_until(start.0 + part(PUSH_TIME, numbers.start, total)).await;
+        tokio::time::sleep_until(start.0 + part(push_time, numbers.start, total)).await;
         let mut tasks = Vec::with_capacity(numbers.end as usize - numbers.start as usize);
         for number in numbers.clone() {
             let mut task = NewTask::new(payload(number)).max_attempts(MAX_ATTEMPTS);
@@ -146,6 +181,9 @@ async fn produce(shared: Arc<Shared>, producer: Producer, name: u64, start: (Ins
         pushes.spawn(async move {
             let answers = producer.push_batch(tasks).await;
             let now = shared.now();
+            if answers.iter().any(Result::is_ok) {
+                shared.gap().ok();
+            }
             let mut ledger = shared.lock();
             for (number, answer) in numbers.zip(answers) {
                 match answer {

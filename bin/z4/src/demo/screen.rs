@@ -19,6 +19,8 @@ pub(crate) enum Phase {
     Running,
     /// It was killed and is starting again.
     Down,
+    /// The leader was killed, another is elected.
+    Failover,
     /// Everything is acked; does something come back?
     Listening,
 }
@@ -90,6 +92,7 @@ fn line(phase: Phase, counts: &Counts, elapsed: Duration, color: bool) -> String
     let (state, code) = match phase {
         Phase::Running => ("running", "32"),
         Phase::Down => ("server killed, restarting", "31"),
+        Phase::Failover => ("leader killed, the others elect", "31"),
         Phase::Listening => ("all acked; does anything come back?", "36"),
     };
     let state = if color { format!("\x1b[{code}m{state}\x1b[0m") } else { state.to_owned() };
