@@ -42,6 +42,7 @@ const ARROWS: &[(&str, Sees)] = &[
             "z4-tasks",
             "z4-registry",
             "z4-multiraft",
+            "z4-transport",
         ]),
     ),
     ("z4-client", Only(&["z4-types", "z4-proto", "z4-tasks"])),
