@@ -3,6 +3,9 @@
 //! Each attempt gets what is left of the deadline. A failure is retried if trying again can help and there is time
 //! for the wait; otherwise the caller gets it at once, not at the deadline. A host that does not lead and says who does
 //! is believed: the next attempt goes there at once.
+//!
+//! # Invariants
+//! - An error says "nothing was done" only if no attempt may have done it: once one is in doubt, the call is.
 
 use std::future::Future;
 use std::time::Duration;
@@ -76,6 +79,7 @@ where
     let until = Instant::now() + rules.timeout;
     let mut backoff = Backoff::default();
     let (mut refused, mut hops) = (0, 0);
+    let mut doubt = None;
     loop {
         let (address, channel) = endpoints.to(about);
         let mut attempt = Request::new(request.clone());
@@ -88,6 +92,13 @@ where
         let led = learn(endpoints, about, &address, &error);
         if !again.allows(&error) {
             return Err(error);
+        }
+        let error = match &doubt {
+            Some(earlier) => in_doubt(earlier, &error),
+            None => error,
+        };
+        if error.kind() == Kind::OutcomeUnknown && doubt.is_none() {
+            doubt = Some(error.clone());
         }
         if led && hops < HOPS_MAX {
             hops += 1;
@@ -134,6 +145,16 @@ pub(crate) fn deadline(address: &str, timeout: Duration) -> Error {
             "{address} did not answer within {timeout:?}; it may have done it: retry with the same request id"
         ),
     )
+}
+
+/// Returns `error` of an attempt behind one that may have done it.
+pub(crate) fn in_doubt(earlier: &Error, error: &Error) -> Error {
+    if error.kind() == Kind::OutcomeUnknown {
+        return error.clone();
+    }
+    let what =
+        format!("an earlier attempt may have done it: {}; then: {}", earlier.message(), error.message());
+    Error::new(Kind::OutcomeUnknown, reason::OUTCOME_UNKNOWN, what).after(error.retry_after())
 }
 
 /// A connection's error says what happened, but not where.
@@ -233,6 +254,31 @@ mod tests {
                 "round {round}"
             );
         }
+    }
+
+    /// What the first attempt may have done, the second one cannot undo.
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_after_an_attempt_in_doubt_reports_the_doubt() {
+        let endpoints = Endpoints::new(&["h:1".to_owned()]).expect("address");
+        let rules = Rules { timeout: Duration::from_secs(3), fail_fast: false };
+        let attempts = std::sync::atomic::AtomicU32::new(0);
+        let answer = |_: Channel, _: Request<()>| {
+            let first = attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            async move {
+                tokio::task::yield_now().await;
+                let failure = if first {
+                    Failure::new(Kind::OutcomeUnknown, reason::OUTCOME_UNKNOWN, "the leader has changed")
+                } else {
+                    Failure::new(Kind::Unavailable, reason::NO_LEADER, "election")
+                };
+                Err::<Response<()>, _>(failure.to_status())
+            }
+        };
+        let error =
+            call(&endpoints, rules, About::Nothing, Again::Always, (), answer).await.expect_err("refused");
+        assert_eq!((error.kind(), error.reason()), (Kind::OutcomeUnknown, reason::OUTCOME_UNKNOWN));
+        assert!(error.message().contains("the leader has changed") && error.message().contains("election"));
+        assert!(attempts.into_inner() > 1);
     }
 
     #[tokio::test]

@@ -18,6 +18,14 @@ impl Error {
         Self(Failure::new(kind, reason, message))
     }
 
+    /// Returns the same error with a wait before the next attempt.
+    pub(crate) fn after(self, wait: Option<Duration>) -> Self {
+        Self(match wait {
+            Some(wait) => self.0.with_retry_after(wait),
+            None => self.0,
+        })
+    }
+
     /// Returns what the caller should do.
     #[must_use]
     pub fn kind(&self) -> Kind {

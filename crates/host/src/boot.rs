@@ -272,7 +272,9 @@ fn recognise(store: &Store, metas: &BTreeMap<ShardId, Meta>, seats: &mut Seats) 
 fn founded(config: &Config, draw: u128, absent: Absent) -> Result<Option<Registry>, BootError> {
     if config.bootstrap {
         let host = z4_registry::Host::new(config.host.clone(), config.advertise.clone());
-        return Ok(Some(Registry::form(ClusterId(draw), &config.cluster_name, host, config.task_shards)));
+        let mut registry = Registry::form(ClusterId(draw), &config.cluster_name, host, config.task_shards);
+        registry.replication = config.replication;
+        return Ok(Some(registry));
     }
     match absent {
         Absent::Form => config.founding().map(Some),

@@ -106,6 +106,8 @@ impl Fleet for Processes {
             .env("Z4_PEER_PORT", host.peer.to_string())
             .env("Z4_METRICS_PORT", host.metrics.to_string())
             .env("Z4_SQL_PORT", "0")
+            // Whatever the number of hosts, any minority may be lost.
+            .env("Z4_REPLICATION", self.len().to_string())
             .env("Z4_DB_DATA_DIR", dir.join("db"))
             .env("Z4_PEER_DATA_DIR", dir.join("peer"))
             .current_dir(&dir)
