@@ -144,7 +144,9 @@ async fn play(arguments: &Arguments) -> Result<bool> {
     let client = Client::connect(addresses)?;
     let (stop, stopped) = watch::channel(false);
     let mut workers = JoinSet::new();
-    let push_time = load::PUSH_TIME * arguments.kills;
+    // A host of several is back after some seconds; the next one goes under load as well.
+    let each = if arguments.kills > 1 { load::PUSH_TIME + DOWN + DOWN } else { load::PUSH_TIME };
+    let push_time = each * arguments.kills;
     Load { client: client.clone(), shared: Arc::clone(&shared), lease: LEASE, limit, push_time }
         .spawn(&mut workers, &stopped)?;
     let begin = Instant::now();

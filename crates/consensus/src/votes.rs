@@ -3,9 +3,11 @@
 //! The engine draws from a generator of its own, which no seed reaches. So its draw is overwritten before every tick, the
 //! only moment it is looked at. Two replicas that split a vote draw different timeouts for the next term almost surely.
 
-/// Ticks without a leader before an election; a tick is the driver's (100 ms on real hosts). Timeouts are drawn from
-/// here up to twice as much.
+/// Ticks without a leader before an election; a tick is the driver's (100 ms on real hosts).
 pub(crate) const ELECTION_TICKS: usize = 10;
+/// Timeouts are drawn from so many ticks on from there. Few, because nobody writes meanwhile; enough that hosts, whose
+/// ticks fall at different moments, seldom start together.
+const SPREAD_TICKS: u64 = 6;
 
 /// Returns the election timeout in ticks for this replica, term and attempt.
 pub(crate) fn election_timeout(seed: u64, replica: u64, term: u64, attempt: u64) -> usize {
@@ -13,7 +15,7 @@ pub(crate) fn election_timeout(seed: u64, replica: u64, term: u64, attempt: u64)
     for part in [replica, term, attempt] {
         hash = mix(hash ^ mix(part));
     }
-    let draw = usize::try_from(hash % ELECTION_TICKS as u64).expect("below a usize");
+    let draw = usize::try_from(hash % SPREAD_TICKS).expect("below a usize");
     ELECTION_TICKS + draw
 }
 
