@@ -56,6 +56,8 @@ pub struct Group {
     pub(crate) node: RawNode<LogTail>,
     /// Commit changes travel with the next write that is needed anyway.
     unwritten: Option<HardState>,
+    /// The last index when the membership was changed last: see [`Group::is_confirmed`].
+    confirms_after: u64,
     /// Term and vote as handed out last.
     promised: (u64, u64),
     outbox: Outbox,
@@ -114,6 +116,7 @@ impl Group {
             elections: 0,
             node,
             unwritten: None,
+            confirms_after: 0,
             promised,
             outbox: Outbox::default(),
             installing: VecDeque::new(),
@@ -285,6 +288,7 @@ impl Group {
         for step in steps {
             self.node.apply_conf_change(&step).map_err(|e| Error::Engine(self.id, e.to_string()))?;
         }
+        self.confirms_after = self.last().0;
         let theirs = Membership::from_raft(&self.node.raft.prs().conf().to_conf_state());
         if theirs != after {
             let what = format!("entry {} makes {after:?}, the engine says {theirs:?}", entry.index);
@@ -467,19 +471,19 @@ impl Group {
         self.node.raft.has_pending_conf() || self.membership().is_joint()
     }
 
-    /// Returns whether an entry behind the last change of the membership is committed, as far as this leader knows. Whoever
-    /// has that entry durably knows durably that the change was committed. Before, a commit index that is only in
+    /// Returns whether an entry is committed that was proposed after the last change of the membership was applied here.
+    /// Whoever has that entry durably knows durably that the change was committed. Before, a commit index that is only in
     /// memory may be all that says so: the new voters, started again, would ask the old ones for their votes. So those
     /// that left must not be gone until then.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.commit().0 > self.node.raft.pending_conf_index
+        self.commit().0 > self.confirms_after
     }
 
-    /// Returns whether this leader has no entry behind the last change of the membership, and may propose one.
+    /// Returns whether this leader has proposed no such entry, and may.
     #[must_use]
     pub fn wants_confirmation(&self) -> bool {
-        self.may_propose() && !self.is_changing() && self.last().0 <= self.node.raft.pending_conf_index
+        self.may_propose() && !self.is_changing() && self.last().0 <= self.confirms_after
     }
 
     /// Returns whether leadership is being handed over.

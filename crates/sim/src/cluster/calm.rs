@@ -37,6 +37,8 @@ const PLENTY: u32 = 10_000;
 impl World {
     pub(super) fn end(&mut self) -> Checked {
         self.heal();
+        // Whoever can be asked for tasks all the time is never at rest.
+        self.with_clients(super::Clients::close_all);
         self.converge()?;
         self.converged_ms = self.now() / 1_000_000 - self.converged_ms;
         self.reached.reach("converged");

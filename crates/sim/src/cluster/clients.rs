@@ -329,6 +329,14 @@ impl Clients {
         }
     }
 
+    /// Disconnects everybody.
+    pub fn close_all(&mut self, scene: &mut Scene<'_>) {
+        for (id, consumer) in std::mem::take(&mut self.consumers) {
+            consumer.alive.store(false, Ordering::Relaxed);
+            running(scene.nodes, consumer.node).write(consumer.shard, Write::Close { consumer: id });
+        }
+    }
+
     fn credit(&mut self, scene: &mut Scene<'_>) {
         let Some(id) = self.some_consumer() else { return };
         let tasks = 1 + self.rng.below(20) as u32;

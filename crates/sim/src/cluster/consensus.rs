@@ -28,6 +28,8 @@ struct Replica {
     log: BTreeMap<Index, Term>,
     /// In its base, durably.
     durable: Index,
+    /// Up to here its log held something when this life began, be it written and never synced: the start made it durable.
+    recovered: Index,
     /// The term that is durable in its log.
     promised: Term,
     /// Of this life.
@@ -62,6 +64,7 @@ impl Consensus {
             let first = record.entries.first().map(|entry| entry.index);
             if let Some(from) = record.truncate.into_iter().chain(first).min() {
                 replica.log.split_off(&from);
+                replica.recovered = replica.recovered.min(Index(from.0.saturating_sub(1)));
             }
             replica.log.extend(record.entries.iter().map(|entry| (entry.index, entry.term)));
         }
@@ -94,6 +97,7 @@ impl Consensus {
             );
             (replica.term, replica.commit, replica.applied) = (Term(0), Index(0), Index(0));
             replica.membership = None;
+            replica.recovered = group.last;
         }
         Ok(())
     }
@@ -193,16 +197,25 @@ impl Consensus {
         for voters in [&membership.voters, &membership.voters_outgoing] {
             let has = |id: &&u64| {
                 self.replicas.get(&(*shard, **id)).is_some_and(|replica| {
-                    replica.durable >= *applied || replica.log.get(applied) == Some(term)
+                    replica.durable.max(replica.recovered) >= *applied
+                        || replica.log.get(applied) == Some(term)
                 })
             };
             let have = voters.iter().filter(has).count();
             ensure!(
                 voters.is_empty() || 2 * have > voters.len(),
                 "C6",
-                "shard {shard}: entry {applied} of term {term} is applied, but durable on {have} of {voters:?} only"
+                "shard {shard}: entry {applied} of term {term} is applied, but durable on {have} of {voters:?} only: {:?}",
+                voters.iter().map(|id| self.disk_of(*shard, *id, *applied)).collect::<Vec<_>>()
             );
         }
         Ok(())
+    }
+
+    /// Returns what a replica's disk holds around `index`: durable in the base, term of the entry, newest entry.
+    fn disk_of(&self, shard: ShardId, id: u64, index: Index) -> (Index, Option<Term>, Option<Index>) {
+        let Some(replica) = self.replicas.get(&(shard, id)) else { return Default::default() };
+        let newest = replica.log.last_key_value().map(|(index, _)| *index);
+        (replica.durable, replica.log.get(&index).copied(), newest)
     }
 }
