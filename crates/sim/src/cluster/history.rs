@@ -53,7 +53,7 @@ pub enum Unanswered {
 }
 
 enum What {
-    Told(Told),
+    Told(Box<Told>),
     Unanswered(Unanswered),
 }
 
@@ -65,6 +65,9 @@ enum Rank {
     Later,
 }
 
+/// A create as it was sent: queue, tasks, whether they have request ids.
+type Sent = (usize, Arc<[NewTask]>, bool);
+
 struct Fact {
     at: (Index, Rank, u64),
     latest: Millis,
@@ -74,8 +77,8 @@ struct Fact {
 /// See the module essay.
 pub struct History {
     facts: BTreeMap<ShardId, Vec<Fact>>,
-    /// Creates as they were sent, unless they certainly failed: queue, tasks, whether they have request ids.
-    creates: BTreeMap<ShardId, BTreeMap<u64, (usize, Arc<[NewTask]>, bool)>>,
+    /// Creates by their calls, unless they certainly failed.
+    creates: BTreeMap<ShardId, BTreeMap<u64, Sent>>,
     /// The furthest place of an answer.
     known: BTreeMap<ShardId, Index>,
     next: u64,
@@ -147,7 +150,7 @@ impl History {
         };
         self.facts_told += 1;
         let rank = if is_read { Rank::Read } else { Rank::Write };
-        self.put(shard, (index, rank), latest, What::Told(told));
+        self.put(shard, (index, rank), latest, What::Told(Box::new(told)));
         Ok(())
     }
 
@@ -189,34 +192,46 @@ impl History {
 }
 
 fn judge(model: &mut Model, what: &What, reached: &mut Reached) -> Checked {
-    match what {
-        What::Unanswered(Unanswered::Create(tasks)) => model.create_unknown(tasks),
-        What::Unanswered(Unanswered::Settle(all)) => all.iter().for_each(|one| model.settle_unknown(one)),
-        What::Unanswered(Unanswered::Cancel(all)) => all.iter().for_each(|id| model.cancel_unknown(*id)),
-        What::Told(Told::Created(tasks, answers)) => {
+    let told = match what {
+        What::Unanswered(Unanswered::Create(tasks)) => {
+            model.create_unknown(tasks);
+            return Ok(());
+        }
+        What::Unanswered(Unanswered::Settle(all)) => {
+            all.iter().for_each(|one| model.settle_unknown(one));
+            return Ok(());
+        }
+        What::Unanswered(Unanswered::Cancel(all)) => {
+            all.iter().for_each(|id| model.cancel_unknown(*id));
+            return Ok(());
+        }
+        What::Told(told) => &**told,
+    };
+    match told {
+        Told::Created(tasks, answers) => {
             if model.created_ok(tasks, answers)? {
                 reached.reach("repeat answered as before");
             }
         }
-        What::Told(Told::Settled(asked, answers)) => {
+        Told::Settled(asked, answers) => {
             ensure!(answers.len() == asked.len(), "P3", "{} answers to {asked:?}", answers.len());
             for (one, answer) in asked.iter().zip(answers) {
                 model.settled(one, answer, reached)?;
             }
         }
-        What::Told(Told::Cancelled(asked, answers)) => {
+        Told::Cancelled(asked, answers) => {
             for (id, answer) in asked.iter().zip(answers) {
                 model.cancelled(*id, answer, reached)?;
             }
         }
-        What::Told(Told::Delivered(queue, ttl, tasks)) => {
+        Told::Delivered(queue, ttl, tasks) => {
             for task in tasks {
                 model.delivered(*queue, *ttl, task, reached)?;
             }
         }
-        What::Told(Told::Got(id, now, None)) => model.absent(*id, *now, reached)?,
-        What::Told(Told::Got(_, _, Some(info))) => model.seen(None, info, reached)?,
-        What::Told(Told::Listed(queue, now, tasks)) => {
+        Told::Got(id, now, None) => model.absent(*id, *now, reached)?,
+        Told::Got(_, _, Some(info)) => model.seen(None, info, reached)?,
+        Told::Listed(queue, now, tasks) => {
             for info in tasks {
                 model.seen(Some(*queue), info, reached)?;
             }
@@ -227,7 +242,7 @@ fn judge(model: &mut Model, what: &What, reached: &mut Reached) -> Checked {
                 model.absent(id, *now, reached)?;
             }
         }
-        What::Told(Told::Counted(stats)) => model.check_counters(stats)?,
+        Told::Counted(stats) => model.check_counters(stats)?,
     }
     Ok(())
 }
