@@ -110,7 +110,7 @@ where
                 return Err(error);
             }
         }
-        let wait = backoff.next(error.retry_after());
+        let wait = backoff.next(endpoints.asked_to_wait(&error));
         if Instant::now() + wait + ATTEMPT_MIN >= until {
             return Err(error);
         }
@@ -279,6 +279,27 @@ mod tests {
         assert_eq!((error.kind(), error.reason()), (Kind::OutcomeUnknown, reason::OUTCOME_UNKNOWN));
         assert!(error.message().contains("the leader has changed") && error.message().contains("election"));
         assert!(attempts.into_inner() > 1);
+    }
+
+    /// A host that stops asks to be left alone for a second; the others serve meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_stops_costs_no_wait_where_there_is_another() {
+        let endpoints = Endpoints::new(&["h:1".to_owned(), "h:2".to_owned()]).expect("address");
+        let rules = Rules { timeout: Duration::from_secs(5), fail_fast: false };
+        let attempts = std::sync::atomic::AtomicU32::new(0);
+        let answer = |_: Channel, _: Request<()>| {
+            let first = attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            async move {
+                let draining = Failure::new(Kind::Unavailable, reason::DRAINING, "stopping");
+                match first {
+                    true => Err(draining.with_retry_after(Duration::from_secs(1)).to_status()),
+                    false => Ok(Response::new(())),
+                }
+            }
+        };
+        let begin = Instant::now();
+        call(&endpoints, rules, About::Nothing, Again::Always, (), answer).await.expect("the other serves");
+        assert!(begin.elapsed() < Duration::from_millis(100), "{:?}", begin.elapsed());
     }
 
     #[tokio::test]

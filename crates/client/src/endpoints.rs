@@ -176,6 +176,13 @@ impl Endpoints {
         self.lock().list.len()
     }
 
+    /// Returns how long a server asks to be left alone after `error`. A word about itself, such as that it is stopping,
+    /// means nothing where there is another to ask.
+    pub(crate) fn asked_to_wait(&self, error: &Error) -> Option<Duration> {
+        let of_itself = error.blames_host() && error.kind() == Kind::Unavailable;
+        error.retry_after().filter(|_| !of_itself || self.len() == 1)
+    }
+
     /// Returns where to send a call, and a channel to there.
     pub(crate) fn to(&self, about: About<'_>) -> (String, Channel) {
         let mut state = self.lock();

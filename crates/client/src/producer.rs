@@ -525,7 +525,8 @@ impl Driver {
     }
 
     fn pause(&mut self, error: &Error) {
-        let until = Instant::now() + self.backoff.next(error.retry_after());
+        let asked = self.rules.client.endpoints().asked_to_wait(error);
+        let until = Instant::now() + self.backoff.next(asked);
         self.paused_until = self.paused_until.max(until);
     }
 

@@ -386,7 +386,8 @@ where
                 Kind::OutcomeUnknown => self.outbox.lost(seq),
                 _ => self.outbox.unsent(seq),
             }
-            self.paused_until = Instant::now() + self.backoff.next(error.retry_after());
+            let asked = self.rules.client.endpoints().asked_to_wait(&error);
+            self.paused_until = Instant::now() + self.backoff.next(asked);
         } else {
             self.answered(seq, |_| Some(error.clone()));
         }
