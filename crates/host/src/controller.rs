@@ -12,6 +12,9 @@
 //! a group let a replica go ───────> Command(Left) ──> the registry strikes it off
 //! ```
 //!
+//! **Leaders at home.** Elections leave the leaders wherever they fall. Each shard has a home, one of its voters, so that
+//! the shards of a cluster are led by all its hosts alike ([`home`]); a leader elsewhere hands over when all is quiet.
+//!
 //! # Invariants
 //! - A replica is created only under an id newer than any this host has buried for the shard, and buried only by a
 //!   registry that knows its id: one of before it was placed says nothing about it.
@@ -32,6 +35,9 @@ use crate::seats::Seats;
 /// A member that lacks at most so many entries of what is committed has caught up: it gets them within a moment. Under
 /// load one is always a few behind.
 const CAUGHT_UP_ENTRIES: u64 = 64;
+/// Passes for which a group must need nothing before its leadership goes to where it is at home: some seconds, so that
+/// a host that comes back has caught up, and one that comes and goes costs few hand-overs.
+const HOME_PASSES: u32 = 50;
 
 /// What this host says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,13 +88,15 @@ pub struct Controller {
     own: Announcement,
     /// The routes each group has.
     routes: BTreeMap<ShardId, BTreeMap<u64, HostId>>,
+    /// For how many passes each group led here has needed nothing.
+    quiet: BTreeMap<ShardId, u32>,
 }
 
 impl Controller {
     /// Returns the controller of a host that says this of itself.
     #[must_use]
     pub fn new(own: Announcement) -> Self {
-        Self { own, routes: BTreeMap::new() }
+        Self { own, routes: BTreeMap::new(), quiet: BTreeMap::new() }
     }
 
     /// Looks at everything once. Nothing is done while no registry is known.
@@ -117,7 +125,8 @@ impl Controller {
             // A replica with a seat may not live yet.
             let Some(members) = groups.members(shard.id) else { continue };
             self.route(groups, shard);
-            errands.extend(lead(groups, shard, &members));
+            let quiet = self.quiet.entry(shard.id).or_default();
+            errands.extend(lead(groups, shard, &members, quiet));
         }
         errands
     }
@@ -151,7 +160,13 @@ impl Controller {
 }
 
 /// Takes the next step of a group, if it is led here. Returns what the registry shall hear.
-fn lead(groups: &mut dyn Groups, shard: &z4_registry::Shard, members: &Members) -> Option<Errand> {
+fn lead(
+    groups: &mut dyn Groups,
+    shard: &z4_registry::Shard,
+    members: &Members,
+    quiet: &mut u32,
+) -> Option<Errand> {
+    let passes = std::mem::take(quiet);
     if !members.leading || !members.settled || members.transferring {
         return None;
     }
@@ -167,7 +182,16 @@ fn lead(groups: &mut dyn Groups, shard: &z4_registry::Shard, members: &Members) 
         .map(|peer| peer.replica)
         .collect();
     let done = match next_step(shard, &actual, &caught_up, members.replica) {
-        Step::Nothing | Step::Wait => Ok(()),
+        Step::Wait => Ok(()),
+        Step::Nothing => match home(shard) {
+            Some(home) if home != members.replica && caught_up.contains(&home) && passes >= HOME_PASSES => {
+                groups.transfer_leader(shard.id, home)
+            }
+            _ => {
+                *quiet = passes.saturating_add(1);
+                Ok(())
+            }
+        },
         Step::AddLearner(id) => {
             let change = Change { add_learners: vec![id], ..Change::default() };
             groups.change_members(shard.id, &change)
@@ -183,6 +207,15 @@ fn lead(groups: &mut dyn Groups, shard: &z4_registry::Shard, members: &Members) 
     }
     let left = departed(shard, &actual);
     (!left.is_empty()).then_some(Errand::Command(Command::Left { shard: shard.id, replicas: left }))
+}
+
+/// Returns the replica that leads `shard` where nothing speaks against it: its voters in the order of their hosts take
+/// turns, shard by shard.
+fn home(shard: &z4_registry::Shard) -> Option<u64> {
+    let mut voters: Vec<_> = shard.voters().collect();
+    voters.sort_by(|a, b| a.host.cmp(&b.host));
+    let turn = shard.id.0 as usize % voters.len().max(1);
+    voters.get(turn).map(|replica| replica.id)
 }
 
 impl Groups for Driver<HostMachine> {

@@ -197,3 +197,31 @@ fn a_registry_of_before_a_replica_was_placed_does_not_bury_it() {
     let errands = controller("b", 6).pass(&mut Script::default(), &registry(), &seats);
     assert_eq!(errands, []);
 }
+
+#[test]
+fn a_leader_hands_over_to_the_shards_home_when_all_was_quiet_and_home_is_there() {
+    let registry = with_b();
+    let b0 = registry.replica_on(ShardId(0), &host("b")).expect("is placed").id;
+    let b1 = registry.replica_on(ShardId(1), &host("b")).expect("is placed").id;
+    let mut controller = controller("a", 5);
+    let mut groups = Script::default();
+    groups.members.insert(ShardId(0), leading(1, Membership::of(vec![1, b0]), 900, &[(1, 900), (b0, 900)]));
+    let mut behind = leading(2, Membership::of(vec![2, b1]), 900, &[(2, 900), (b1, 900)]);
+    behind.progress[1].recent_active = false;
+    groups.members.insert(ShardId(1), behind.clone());
+    let passes = |controller: &mut Controller, groups: &mut Script, count: u32| {
+        (0..count).for_each(|_| assert_eq!(controller.pass(groups, &registry, &seats_of_a()), []));
+    };
+    passes(&mut controller, &mut groups, 2 * HOME_PASSES);
+    assert_eq!(groups.transfers, [], "nobody is there to lead");
+    behind.progress[1].recent_active = true;
+    behind.settled = false;
+    groups.members.insert(ShardId(1), behind.clone());
+    passes(&mut controller, &mut groups, 1);
+    behind.settled = true;
+    groups.members.insert(ShardId(1), behind);
+    passes(&mut controller, &mut groups, HOME_PASSES);
+    assert_eq!(groups.transfers, [], "not quiet for long enough");
+    passes(&mut controller, &mut groups, 1);
+    assert_eq!(groups.transfers, [(ShardId(1), b1)], "shard 0 is at home");
+}
