@@ -70,7 +70,7 @@ const INTERRUPTED: u8 = 130;
 
 Exit code: 0 nothing lost, 1 a task is missing or came back after its ack (its id is printed), 130 interrupted.")]
 pub(crate) struct Arguments {
-    /// Tasks to push: half due at once, half over the next 8 seconds. Example: --tasks 20000
+    /// Tasks to push: half due at once, half over the next seconds. Example: --tasks 20000
     #[arg(long, value_name = "COUNT", default_value_t = 100_000,
           value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
     tasks: u64,

@@ -27,9 +27,9 @@ const CONSUMERS: usize = 4;
 const BATCH: u64 = 250;
 /// The pushing is spread over about this time for each kill, so that there is a half-way to kill at.
 pub(crate) const PUSH_TIME: Duration = Duration::from_millis(3_000);
-/// The delayed half is due over this time from the start.
+/// The delayed half is due from so long after the start, over the time of the pushing and this.
 const DUE_FROM_MS: u64 = 500;
-const DUE_OVER_MS: u64 = 8_000;
+const DUE_BEYOND_MS: u64 = 5_000;
 /// Tasks a consumer holds at most: what the crash may cut off.
 const CREDIT: u32 = 500;
 const PAYLOAD_BYTES: usize = 200;
@@ -162,6 +162,7 @@ async fn produce(
     push_time: Duration,
 ) {
     let total = shared.total;
+    let due_over = u64::try_from(push_time.as_millis()).unwrap_or(u64::MAX) + DUE_BEYOND_MS;
     let mut pushes = JoinSet::new();
     for batch in (0..total.div_ceil(BATCH)).filter(|batch| batch % PRODUCERS == name) {
         let numbers = batch * BATCH..(batch * BATCH + BATCH).min(total);
@@ -171,7 +172,7 @@ async fn produce(
             let mut task = NewTask::new(payload(number)).max_attempts(MAX_ATTEMPTS);
             // Odd ones later; in the order of their numbers, so that some are due around the crash and most after.
             if number % 2 == 1 {
-                let due = Millis(start.1.0 + DUE_FROM_MS + DUE_OVER_MS * number / total);
+                let due = Millis(start.1.0 + DUE_FROM_MS + due_over * number / total);
                 task = task.deliver_at(due);
                 shared.lock().intended(number, due);
             }
