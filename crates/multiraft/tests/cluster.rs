@@ -334,6 +334,25 @@ fn who_joins_late_gets_a_snapshot_and_becomes_a_voter_and_who_leaves_is_forgotte
     assert!(cluster.host(1).driver.take_strangers().is_empty());
 }
 
+/// Whoever starts again alone must not need the votes of those that left to learn that they did.
+#[test]
+fn a_change_is_settled_when_an_entry_proposed_behind_it_is_committed() {
+    let mut cluster = Cluster::new(2, &[1, 2]);
+    let leader = cluster.wait_for_leader();
+    let before = cluster.members(leader).commit;
+    let leave = Change { remove: vec![3 - leader], ..Change::default() };
+    cluster.host(leader).driver.change_members(SHARD, &leave).expect("applies");
+    cluster.rounds_until("one is left", |cluster| {
+        let members = cluster.members(leader);
+        members.membership.voters == [leader] && members.settled
+    });
+    assert_eq!(
+        cluster.members(leader).commit,
+        Index(before.0 + 2),
+        "the change, and an entry that says nothing"
+    );
+}
+
 #[test]
 fn a_read_is_answered_by_a_leader_that_a_quorum_confirms_and_by_no_other() {
     let mut cluster = Cluster::new(3, &[1, 2, 3]);
