@@ -339,7 +339,9 @@ impl Handle {
         self.registry().is_known() && !self.is_removed()
     }
 
-    fn is_removed(&self) -> bool {
+    /// Returns whether this host was told that it is removed from its cluster.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
         self.shared.cluster.as_ref().is_some_and(|cluster| cluster.is_removed())
     }
 

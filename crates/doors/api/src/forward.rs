@@ -89,10 +89,12 @@ pub(crate) enum Leader {
 ///
 /// # Errors
 /// `Unavailable` if the call was passed on once already and this host is not the leader, or if this host is in no
-/// cluster.
+/// cluster any more or yet.
 pub(crate) fn leader(call: Call<'_>, shard: ShardId) -> Result<Leader, Failure> {
     match call.door.route(shard) {
         Route::Here => Ok(Leader::Here),
+        // Its registry stands still: what it says of leaders grows old.
+        _ if call.handle().is_removed() => Err(status::failure(&Error::Removed)),
         _ if !call.door.is_joined() => Err(status::failure(&Error::NotJoined)),
         route if call.forwarded => Err(status::not_leader(shard, &route)),
         Route::There { host, service } if !service.is_empty() => Ok(Leader::At(host, service)),
