@@ -9,7 +9,7 @@ use z4_host::{Error, ViewRows};
 use z4_store::View;
 use z4_tasks::outcome::Settled;
 use z4_tasks::{ListFilter, QueueStats, TaskInfo};
-use z4_types::{Index, QueueName, ShardId};
+use z4_types::{Index, Kind, QueueName, ShardId};
 
 use super::World;
 use super::clients::{Asked, Waiting};
@@ -259,7 +259,7 @@ impl World {
                     listed.extend(page.tasks);
                     after = page.next;
                 }
-                Err(fault) => return self.unless_excused(at, &fault.what),
+                Err(fault) => return self.unless_excused(at, &fault),
             }
             if after.is_none() {
                 break z4_tasks::queue(&rows, name);
@@ -267,7 +267,7 @@ impl World {
         };
         let open = match found {
             Ok(info) => info.map_or(0, |info| info.stats.waiting + info.stats.leased + info.stats.dead),
-            Err(fault) => return self.unless_excused(at, &fault.what),
+            Err(fault) => return self.unless_excused(at, &fault),
         };
         ensure!(
             open == listed.len() as u64,
@@ -278,12 +278,14 @@ impl World {
         Ok(Some(listed))
     }
 
-    fn unless_excused<T>(&self, at: usize, what: &str) -> Result<Option<T>, Violation> {
+    /// A read may fail if the disk did; a view is lost when the base is opened anew, after it found the disk full.
+    fn unless_excused<T>(&self, at: usize, fault: &z4_tasks::Fault) -> Result<Option<T>, Violation> {
         let node = &self.nodes[at];
-        if !node.disk.is_up() || node.has_eio() {
+        let lost = fault.kind == Kind::Unavailable && node.has_errors();
+        if !node.disk.is_up() || node.has_eio() || lost {
             return Ok(None);
         }
-        Err(Violation::new("FAULT", format!("a read failed for no reason: {what}")))
+        Err(Violation::new("FAULT", format!("a read failed for no reason: {}", fault.what)))
     }
 }
 
