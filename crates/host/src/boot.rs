@@ -20,7 +20,7 @@ use z4_multiraft::Driver;
 use z4_registry::Registry;
 use z4_store::{Meta, Store};
 use z4_types::{ClusterId, Index, ShardId};
-use z4_wal::{Recovered, Wal};
+use z4_wal::{Batch, Recovered, Wal};
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -188,8 +188,7 @@ fn open_groups(
     Ok(replayed)
 }
 
-/// Removes the groups whose replicas were buried when the host ended: from the log with its next batch, from the base at
-/// once. A group that never had a seat is no such group.
+/// Removes the groups whose replicas were buried when the host ended: from the log, then from the base. A group that never had a seat is no such group.
 fn remove_buried(
     config: &Config,
     store: &Store,
@@ -199,8 +198,14 @@ fn remove_buried(
     wal: &mut Wal,
 ) -> Result<(), BootError> {
     let is_buried = |shard: &ShardId| seats.get(shard).is_some_and(|seat| seat.replica == 0);
-    for shard in recovered.groups.keys().chain(metas.keys()).filter(|shard| is_buried(shard)) {
-        wal.forget(*shard);
+    let buried: Vec<ShardId> =
+        recovered.groups.keys().chain(metas.keys()).filter(|shard| is_buried(shard)).copied().collect();
+    if !buried.is_empty() {
+        buried.iter().for_each(|shard| wal.forget(*shard));
+        // Durable before the rows go: a new replica of the shard may begin empty at once, and the next start must not
+        // find this one's log beside it.
+        wal.append(&Batch::default())?;
+        wal.sync()?;
     }
     for shard in metas.keys().filter(|shard| is_buried(shard)) {
         store.delete_group(*shard)?;
