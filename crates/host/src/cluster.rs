@@ -205,8 +205,6 @@ impl Cluster {
         let (reply, answer) = oneshot::channel();
         let this = Arc::clone(self);
         self.runner.look(move |driver| {
-            // A replica is created because the registry places it here, whether or not somebody has written to it.
-            driver.take_strangers();
             let (registry, seats) = (this.registry(), this.seats());
             let mut controller = this.controller.lock().unwrap_or_else(PoisonError::into_inner);
             drop(reply.send(controller.pass(driver, &registry, &seats)));

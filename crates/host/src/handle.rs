@@ -228,25 +228,6 @@ impl Handle {
         Ok(due.is_some_and(|at| at <= now))
     }
 
-    /// Returns up to `limit` queues of all shards by name with their counters, those after `after`.
-    ///
-    /// # Errors
-    /// As [`Handle::create`]: also if one of the shards is led elsewhere.
-    pub async fn queues(
-        &self,
-        after: Option<QueueName>,
-        limit: usize,
-    ) -> Result<Vec<(QueueName, QueueStats)>, Error> {
-        let mut all = Vec::new();
-        for shard in self.registry().shards.iter().filter(|s| s.id.0 > 0) {
-            all.extend(self.queues_of(shard.id, after.clone(), limit).await?);
-            // After each shard, so that never more than two pages are held.
-            all.sort_by(|a, b| a.0.cmp(&b.0));
-            all.truncate(limit);
-        }
-        Ok(all)
-    }
-
     /// Returns up to `limit` queues of one shard by name with their counters, those after `after`.
     ///
     /// # Errors

@@ -234,7 +234,8 @@ impl<M: StateMachine> Driver<M> {
         if !may_propose {
             self.deferred.extend(&self.dirty);
         }
-        for shard in self.dirty.clone() {
+        let dirty = std::mem::take(&mut self.dirty);
+        for &shard in &dirty {
             let Some(group) = self.groups.get_mut(&shard) else { continue };
             if group.installing {
                 continue;
@@ -245,6 +246,8 @@ impl<M: StateMachine> Driver<M> {
             group.confirm_reads();
             self.collect(shard)?;
         }
+        let marked = std::mem::replace(&mut self.dirty, dirty);
+        self.dirty.extend(marked);
         let forgets = self.peers.takes_forgets();
         if self.writing.is_some() || self.collected.records.is_empty() && !forgets {
             return Ok(None);

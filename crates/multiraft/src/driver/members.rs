@@ -18,11 +18,6 @@ impl<M: StateMachine> Driver<M> {
         self.post.set_routes(shard, routes);
     }
 
-    /// Takes the replicas that others believe to live here, and do not: newer than what is here, if anything is.
-    pub fn take_strangers(&mut self) -> Vec<(ShardId, u64)> {
-        self.peers.take_strangers()
-    }
-
     /// Returns the shards with a replica here.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.groups.keys().copied()

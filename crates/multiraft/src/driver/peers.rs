@@ -19,9 +19,6 @@ use crate::machine::{Fault, StateMachine};
 use crate::part::{Part, Parts};
 use crate::snapshot::{Outcome, Received, Receiving, SENDING_MAX, Sending, SnapshotDone, SnapshotWork};
 
-/// Replicas that do not live here and were written to, remembered until somebody asks.
-const STRANGERS_MAX: usize = 4_096;
-
 /// What the log is to do before it takes the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogOrder {
@@ -44,7 +41,6 @@ pub(super) struct Peers {
     /// Work that found the disk full: again with the next tick.
     retries: Vec<SnapshotWork>,
     orders: Vec<LogOrder>,
-    strangers: BTreeSet<(ShardId, u64)>,
     leaders: BTreeMap<ShardId, Leader>,
     /// Removed groups: to be forgotten with the next batch, with the one under way, and to be deleted.
     forgets: Vec<ShardId>,
@@ -92,10 +88,6 @@ impl Peers {
     /// Returns whether a removed group is not gone yet.
     pub(super) fn is_removing(&self, shard: ShardId) -> bool {
         self.deleting.contains(&shard)
-    }
-
-    pub(super) fn take_strangers(&mut self) -> Vec<(ShardId, u64)> {
-        std::mem::take(&mut self.strangers).into_iter().collect()
     }
 }
 
@@ -149,12 +141,9 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn hear(&mut self, from: &HostId, shard: ShardId, part: Part) -> Result<(), Fault> {
+        // A replica lives here because the registry places it here, not because somebody writes to it.
         let to = part.to();
-        let newer = self.groups.get(&shard).is_none_or(|group| group.consensus.replica() < to);
         let Some(group) = self.groups.get_mut(&shard).filter(|group| group.consensus.replica() == to) else {
-            if newer && self.peers.strangers.len() < STRANGERS_MAX {
-                self.peers.strangers.insert((shard, to));
-            }
             return Ok(());
         };
         if group.installing {

@@ -215,7 +215,6 @@ impl Node {
         let (Some(shell), Some(controller)) = (self.shell.as_mut(), self.controller.as_mut()) else {
             return Ok(());
         };
-        shell.driver.take_strangers();
         let registry = shell.registry();
         let errands = controller.pass(&mut shell.driver, &registry, &shell.seats);
         self.commands.clear();
