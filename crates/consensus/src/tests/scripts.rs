@@ -310,3 +310,93 @@ fn reads_wait_where_the_engine_would_forget_them() {
     assert_eq!(world.reads_served, served + 1);
     assert!(!world.group(leader).is_leader());
 }
+
+/// The story of figure 8 in the Raft paper: an entry of an earlier term is on a quorum, and is lost all the same.
+#[cfg(not(any(feature = "bug-vote-forgotten", feature = "bug-stale-read")))]
+fn an_old_entry_on_a_quorum() {
+    let mut world = World::new(11, 5, &[1, 2, 3, 4, 5]);
+    world.settle(&[1, 2, 3, 4, 5]);
+    let first = world.leader().expect("settled");
+    let rest: Vec<u64> = (1..=5).filter(|id| *id != first).collect();
+    let (second, poor) = (rest[0], rest[1..].to_vec());
+    // One more entry, too large to travel together with another, reaches the second only.
+    poor.iter().for_each(|id| _ = world.cut.insert((first, *id)));
+    let data = Bytes::from(vec![8; 200]);
+    let (old, _) = world.call(first, |group| group.propose(data)).expect("up").expect("leads");
+    rounds(&mut world, 3, &[first, second]);
+    assert_eq!((world.group(first).last(), world.group(second).last()), (old, old));
+    world.crash(first, 0, false);
+    world.crash(second, 0, false);
+    // Of the others one leads, and writes its first entry on its own disk only, at the same place.
+    let rival = led_by_one_of(&mut world, &poor);
+    poor.iter().for_each(|id| _ = world.cut.insert((rival, *id)));
+    world.sync(rival, u64::MAX);
+    assert_eq!(world.group(rival).last(), old);
+    // What it has said is lost.
+    world.deliver();
+    world.crash(rival, 0, false);
+    let poor: Vec<u64> = poor.into_iter().filter(|id| *id != rival).collect();
+    // One of the first two leads again, and gives the old entry to a third before its own.
+    world.start(first);
+    world.start(second);
+    world.cut.clear();
+    let third = poor[0];
+    let again = led_by_one_of(&mut world, &[first, second, third]);
+    assert_ne!(again, third);
+    let has_old = |world: &World| {
+        let progress = world.group(again).progress();
+        progress.iter().any(|peer| peer.replica == third && peer.matched == old)
+    };
+    for _ in 0..50 {
+        if has_old(&world) {
+            break;
+        }
+        [first, second, third].iter().for_each(|id| world.sync(*id, u64::MAX));
+        // One hop of each message.
+        world.deliver();
+    }
+    assert!(has_old(&world), "the third has the old entry and no other");
+    let counted = world.group(again).commit() >= old;
+    // Its own entry is on its way to the third, and lost.
+    world.cut.insert((again, third));
+    world.deliver();
+    world.cut.clear();
+    world.crash(first, 0, false);
+    world.crash(second, 0, false);
+    // The rival's entry is of a later term than what the others have: it leads, and its entry takes the place.
+    world.start(rival);
+    let last = led_by_one_of(&mut world, &[rival, poor[0], poor[1]]);
+    assert_eq!(last, rival);
+    rounds(&mut world, 10, &[rival, poor[0], poor[1]]);
+    assert!(world.group(rival).commit() > old);
+    assert!(!counted, "an entry of an earlier term was counted as committed");
+    world.settle(&[1, 2, 3, 4, 5]);
+}
+
+/// Lets `ids` run until one of them leads; returns it before it has said so.
+fn led_by_one_of(world: &mut World, ids: &[u64]) -> u64 {
+    for _ in 0..500 {
+        world.round(ids);
+        if let Some(leader) = world.leader().filter(|id| ids.contains(id)) {
+            return leader;
+        }
+    }
+    panic!("none of {ids:?} is elected");
+}
+
+#[test]
+#[cfg(not(any(
+    feature = "bug-vote-forgotten",
+    feature = "bug-stale-read",
+    feature = "bug-commit-old-term"
+)))]
+fn an_entry_of_an_earlier_term_is_committed_only_with_one_of_the_leaders_own() {
+    an_old_entry_on_a_quorum();
+}
+
+#[test]
+#[cfg(feature = "bug-commit-old-term")]
+fn a_commit_by_counting_entries_of_an_earlier_term_is_caught() {
+    let why = std::panic::catch_unwind(an_old_entry_on_a_quorum).expect_err("a committed entry is replaced");
+    println!("{why:?}");
+}
