@@ -4,9 +4,10 @@
 //! advances with the monotonic clock, and the difference to the wall clock is worked off at one part in
 //! [`SLEW_PARTS`]: a forward jump of an hour takes twenty hours to be believed.
 //!
-//! What a log says goes before the wall: if entries were stamped later than the clock shows (the wall clock was set
-//! back while the host was down), time starts there and the excess is slewed off ([`ShardClock::at_least`]). Else it would
-//! stand still until the wall caught up, and no lease would end.
+//! What a log says goes before the wall: if a group's entries were stamped later than this clock shows (the wall clock was
+//! set back while the host was down, or that of an earlier leader is ahead), the group's time starts there and the excess
+//! is slewed off ([`Ahead`]). Else it would stand still until the wall caught up, and no lease would end. The excess is
+//! the group's own: one leader whose clock is wrong moves the time of the groups it led, and of no others.
 
 use z4_env::Clock;
 use z4_types::Millis;
@@ -54,15 +55,6 @@ impl ShardClock {
         self.last
     }
 
-    /// Takes note that a log carries the time `at`: this clock shows at least that from now on.
-    pub fn at_least(&mut self, clock: &dyn Clock, at: Millis) {
-        if at > self.last {
-            let mono = clock.monotonic_ns();
-            self.offset_ns = self.offset_ns.max(i128::from(at.0) * 1_000_000 - i128::from(mono));
-            self.last = at;
-        }
-    }
-
     /// Returns by how much the wall clock runs ahead of this one, milliseconds.
     #[must_use]
     pub fn wall_ahead_ms(&self, clock: &dyn Clock) -> i64 {
@@ -76,6 +68,39 @@ impl ShardClock {
     pub fn monotonic_of(&self, at: Millis) -> u64 {
         let ns = i128::from(at.0) * 1_000_000 - self.offset_ns;
         u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
+    }
+}
+
+/// How far the time of one group is ahead of its host's clock. Nearly always nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ahead {
+    /// At `since_ns`, milliseconds.
+    ms: u64,
+    /// Monotonic time, nanoseconds.
+    since_ns: u64,
+}
+
+impl Ahead {
+    /// Returns what is left of it at `mono_ns`, milliseconds.
+    fn left_ms(self, mono_ns: u64) -> u64 {
+        self.ms.saturating_sub(mono_ns.saturating_sub(self.since_ns) / SLEW_PARTS / 1_000_000)
+    }
+
+    /// Returns the group's time when the host's clock shows `host`. It runs a twentieth slower while it is ahead.
+    pub(crate) fn time(self, host: Millis, mono_ns: u64) -> Millis {
+        Millis(host.0.saturating_add(self.left_ms(mono_ns))).min(Millis::MAX_NAMEABLE)
+    }
+
+    /// Returns what the host's clock shows when the group's time is `at`; a little early, while it is ahead.
+    pub(crate) fn host_time(self, at: Millis, mono_ns: u64) -> Millis {
+        Millis(at.0.saturating_sub(self.left_ms(mono_ns)))
+    }
+
+    /// Takes note that the group's log carries the time `at`: its time is at least that from now on.
+    pub(crate) fn at_least(&mut self, at: Millis, host: Millis, mono_ns: u64) {
+        if at > self.time(host, mono_ns) {
+            *self = Self { ms: at.0 - host.0, since_ns: mono_ns };
+        }
     }
 }
 
@@ -124,16 +149,18 @@ mod tests {
 
     #[test]
     fn time_runs_on_from_the_log_when_the_wall_clock_was_set_back() {
-        let hands = Hands::default();
-        hands.wall_ms.store(1_000_000, Relaxed);
-        let mut clock = ShardClock::new(&hands);
-        clock.at_least(&hands, Millis(4_600_000));
-        hands.pass(1_000);
-        assert_eq!(
-            clock.now(&hands),
-            Millis(4_600_950),
-            "an hour ahead: it runs a twentieth slower, but it runs"
-        );
+        let (second, hour) = (1_000_000_000, 3_600_000);
+        let mut ahead = Ahead::default();
+        assert_eq!(ahead.time(Millis(1_000), 7), Millis(1_000));
+        ahead.at_least(Millis(1_000_000 + hour), Millis(1_000_000), second);
+        let later = ahead.time(Millis(1_001_000), 2 * second);
+        assert_eq!(later, Millis(1_000_950 + hour), "an hour ahead: it runs a twentieth slower, but it runs");
+        assert_eq!(ahead.host_time(later, 2 * second), Millis(1_001_000));
+        ahead.at_least(Millis(1_000_000 + hour), Millis(1_001_000), 2 * second);
+        assert_eq!(ahead.time(Millis(1_001_000), 2 * second), later, "what is past moves nothing");
+        assert_eq!(ahead.time(Millis(80_000_000), 100_000 * second), Millis(80_000_000), "worked off");
+        ahead.at_least(Millis::MAX_NAMEABLE, Millis(80_000_000), 100_000 * second);
+        assert_eq!(ahead.time(Millis(80_000_001), 100_000 * second), Millis::MAX_NAMEABLE);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::leaders::{Leader, Leaders};
 use crate::machine::{Admission, Fault, Refuse, Refused, StateMachine};
 use crate::part::Part;
 use crate::post::Post;
-use crate::replica::{GroupStatus, Replica};
+use crate::replica::{Applied, GroupStatus, Replica};
 
 mod checkpoints;
 mod members;
@@ -107,7 +107,7 @@ pub struct Driver<M: StateMachine> {
     dirty: BTreeSet<ShardId>,
     /// Visited while nothing could be proposed; visited again when that is over.
     deferred: BTreeSet<ShardId>,
-    /// When each group's machine wants to be asked again.
+    /// When each group's machine wants to be asked again, by this host's clock.
     deadlines: BTreeMap<ShardId, Millis>,
     collected: Batch,
     collected_promises: Vec<Promise>,
@@ -229,7 +229,7 @@ impl<M: StateMachine> Driver<M> {
     /// # Errors
     /// If storage fails: the host stops.
     pub fn prepare(&mut self) -> Result<Option<Batch>, Fault> {
-        let now = self.now;
+        let (now, mono_ns) = (self.now, self.mono_ns);
         let may_propose = self.writing.is_none() && !self.is_stalled();
         if !may_propose {
             self.deferred.extend(&self.dirty);
@@ -241,7 +241,7 @@ impl<M: StateMachine> Driver<M> {
                 continue;
             }
             if may_propose {
-                group.propose(now)?;
+                group.propose(group.time(now, mono_ns))?;
             }
             group.confirm_reads();
             self.collect(shard)?;
@@ -310,13 +310,13 @@ impl<M: StateMachine> Driver<M> {
     /// # Errors
     /// If storage fails or an entry cannot be understood: the host stops.
     pub fn apply(&mut self) -> Result<bool, Fault> {
-        let now = self.now;
+        let (now, mono_ns) = (self.now, self.mono_ns);
         if self.is_stalled() {
             // The working sets are full, be it by a restart's replay: the end of the checkpoint visits every group.
             // Reads take no room.
             for shard in &self.dirty {
                 let Some(group) = self.groups.get_mut(shard) else { continue };
-                group.serve_reads(now)?;
+                group.serve_reads(group.time(now, mono_ns))?;
             }
             return Ok(false);
         }
@@ -327,10 +327,9 @@ impl<M: StateMachine> Driver<M> {
             if group.installing {
                 continue;
             }
-            if group.apply(now, &mut self.watch)? {
+            if group.apply(now, mono_ns, &mut self.watch)? {
                 progress = true;
                 still_dirty.insert(shard);
-                self.shard_clock.at_least(&*self.clock, group.machine.now());
             }
             if let Some((index, digest)) = group.digests.take_news()
                 && group.is_leading()
@@ -340,14 +339,14 @@ impl<M: StateMachine> Driver<M> {
                     self.post.put(shard, &Part::Digest { to, index, digest });
                 }
             }
-            let group_now = now.max(group.machine.now());
+            let group_now = group.time(now, mono_ns);
             match group.machine.deadline(&group.store, group_now)? {
                 Some(at) if group.is_leading() => {
                     if at <= group_now {
                         // Due already: proposed in the next pass, or when the batch under way is durable.
                         still_dirty.insert(shard);
                     }
-                    self.deadlines.insert(shard, at);
+                    self.deadlines.insert(shard, group.ahead.host_time(at, mono_ns));
                 }
                 _ => {
                     self.deadlines.remove(&shard);
@@ -414,6 +413,13 @@ impl<M: StateMachine> Driver<M> {
     #[must_use]
     pub fn status(&self) -> Vec<GroupStatus> {
         self.groups.values().map(Replica::status).collect()
+    }
+
+    /// Returns what the replica of `shard` has applied, whether or not anybody leads the group. None if none lives
+    /// here, or if it has no data to show: its first snapshot has not come, or one is being installed.
+    pub fn applied(&mut self, shard: ShardId) -> Option<Applied<'_, M>> {
+        let group = self.groups.get_mut(&shard)?;
+        group.applied(group.time(self.now, self.mono_ns))
     }
 
     /// Returns the store that all groups share.

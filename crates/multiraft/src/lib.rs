@@ -35,6 +35,6 @@ pub use inbox::Inbox;
 pub use leaders::{Leader, Leaders};
 pub use machine::{Admission, Fault, Refuse, Refused, StateMachine};
 pub use metrics::{Histogram, Metrics};
-pub use replica::{GroupStatus, Members, Replica, ReplicaConfig};
+pub use replica::{Applied, GroupStatus, Members, Replica, ReplicaConfig};
 pub use runner::{FreeSpace, LogMode, NoNet, Runner, RunnerConfig};
 pub use snapshot::{SnapshotDone, SnapshotWork};

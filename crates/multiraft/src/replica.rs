@@ -19,6 +19,7 @@ use z4_types::limits::PROPOSALS_INFLIGHT_MAX;
 use z4_types::{Entry, EntryKind, HardState, Index, Kind, Millis, ShardId, Term};
 use z4_wal::Record;
 
+use crate::clock::Ahead;
 use crate::digests::Digests;
 use crate::driver::DigestWatch;
 use crate::machine::{Fault, Refuse, Refused, StateMachine};
@@ -103,6 +104,16 @@ pub struct Members {
     pub transferring: bool,
 }
 
+/// What a replica has applied, for reads that ask no leader: committed, whole, and perhaps behind.
+pub struct Applied<'a, M> {
+    /// The state machine, as of the applied index.
+    pub machine: &'a M,
+    /// Its rows; their meta has the applied index, which is not zero.
+    pub store: &'a mut GroupStore,
+    /// This host's clock. Invariant: not before the shard time of the last entry applied.
+    pub now: Millis,
+}
+
 /// What a replica hands out in one pass.
 #[derive(Default)]
 pub(crate) struct Collected {
@@ -138,6 +149,8 @@ pub struct Replica<M: StateMachine> {
     /// The rows are being replaced.
     pub(crate) installing: bool,
     pub(crate) digests: Digests,
+    /// What the log's times are ahead of this host's clock.
+    pub(crate) ahead: Ahead,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -174,6 +187,7 @@ impl<M: StateMachine> Replica<M> {
             waiting_reads: Vec::new(),
             confirmed_reads: VecDeque::new(),
             next_context: 1,
+            ahead: Ahead::default(),
             durable,
             forget_from: config.forget_from,
             installing: false,
@@ -206,7 +220,6 @@ impl<M: StateMachine> Replica<M> {
         if !self.leading || self.inflight >= PROPOSALS_INFLIGHT_MAX || !self.consensus.may_propose() {
             return Ok(());
         }
-        let now = now.max(self.machine.now());
         if let Some(data) = self.machine.entry(&self.store, now)? {
             assert!(!data.is_empty(), "an empty entry is the engine's own");
             let (index, term) = self.consensus.propose(data)?;
@@ -300,8 +313,19 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Applies what is committed and serves the reads that waited for it. Returns whether anything was done.
-    pub(crate) fn apply(&mut self, now: Millis, watch: &mut Option<DigestWatch>) -> Result<bool, Fault> {
+    /// Returns the group's time when the host's clock shows `host`: never before the last entry applied.
+    pub(crate) fn time(&self, host: Millis, mono_ns: u64) -> Millis {
+        self.ahead.time(host, mono_ns).max(self.machine.now())
+    }
+
+    /// Applies what is committed and serves the reads that waited for it, when the host's clock shows `host`. Returns
+    /// whether anything was done.
+    pub(crate) fn apply(
+        &mut self,
+        host: Millis,
+        mono_ns: u64,
+        watch: &mut Option<DigestWatch>,
+    ) -> Result<bool, Fault> {
         let mut progress = false;
         let mut bytes = 0;
         while bytes < APPLIED_BYTES_MAX
@@ -334,7 +358,8 @@ impl<M: StateMachine> Replica<M> {
                 watch(self.shard, entry.index, self.store.digest());
             }
         }
-        progress |= self.serve_reads(now)?;
+        self.ahead.at_least(self.machine.now(), host, mono_ns);
+        progress |= self.serve_reads(self.time(host, mono_ns))?;
         Ok(progress)
     }
 
@@ -347,12 +372,19 @@ impl<M: StateMachine> Replica<M> {
         {
             progress = true;
             let (_, _, reads) = self.confirmed_reads.pop_front().expect("looked at above");
-            let now = now.max(self.machine.now());
             for read in reads {
                 self.machine.read(&mut self.store, now, read)?;
             }
         }
         Ok(progress)
+    }
+
+    /// Returns what is applied here; None before the first snapshot has come and while one is being installed.
+    pub(crate) fn applied(&mut self, now: Millis) -> Option<Applied<'_, M>> {
+        if self.installing || self.store.meta().applied == Index(0) {
+            return None;
+        }
+        Some(Applied { machine: &self.machine, store: &mut self.store, now })
     }
 
     /// Compares with what the leader's state was at `index`, now or when it is applied here.

@@ -199,6 +199,11 @@ impl Cluster {
         });
     }
 
+    /// Returns how many names host `id` shows to who asks no leader, and as of which index.
+    fn shown(&mut self, id: u64) -> Option<(u64, Index)> {
+        self.host(id).driver.applied(SHARD).map(|shown| (shown.machine.rows, shown.store.meta().applied))
+    }
+
     fn digests(&self) -> BTreeSet<(Index, u64)> {
         let status = |host: &Host| {
             let status = &host.driver.status()[0];
@@ -311,6 +316,7 @@ fn who_joins_late_gets_a_snapshot_and_becomes_a_voter_and_who_leaves_is_forgotte
     change(&mut cluster, Change { add_learners: vec![2, 3], ..Change::default() }, &|m| m.learners == [2, 3]);
     cluster.rounds_until("both have all rows", |cluster| cluster.digests().len() == 1);
     assert_eq!(cluster.hosts[&2].applied.load(Relaxed), 0, "rows came as rows, not as entries");
+    assert_eq!(cluster.shown(2).expect("it has data by now").0, 3_000);
     change(&mut cluster, Change { promote: vec![2, 3], ..Change::default() }, &|m| {
         m.voters == [1, 2, 3] && !m.is_joint()
     });
@@ -371,6 +377,31 @@ fn a_read_is_answered_by_a_leader_that_a_quorum_confirms_and_by_no_other() {
     let refused = Arc::new(AtomicU64::new(0));
     cluster.host(follower).driver.input(Input::Read(SHARD, Count(refused.clone())));
     cluster.rounds_until("answered or refused", |_| refused.load(Relaxed) != 0);
+}
+
+/// And what it shows is of one index: who has nothing shows nothing, and no empty group.
+#[test]
+fn what_a_replica_has_applied_is_shown_without_a_leader() {
+    let mut cluster = Cluster::new(4, &[1, 2, 3]);
+    cluster.write("a", 10, &[1, 2, 3]);
+    let leader = cluster.wait_for_leader();
+    let cut_off = (1..=3).find(|id| *id != leader).expect("a follower");
+    cluster.down.insert(cut_off);
+    let rest: Vec<u64> = (1..=3).filter(|id| *id != cut_off).collect();
+    cluster.write("b", 10, &rest);
+    assert_eq!(cluster.shown(cut_off).expect("what it had").0, 10, "behind, and whole");
+    cluster.down.extend(rest);
+    for _ in 0..100 {
+        cluster.clock.0.fetch_add(TICK_MS, Relaxed);
+        cluster.round();
+    }
+    assert_eq!(cluster.leader(), None);
+    let (rows, index) = cluster.shown(leader).expect("nobody leads");
+    assert_eq!((rows, index), (20, cluster.hosts[&leader].driver.status()[0].applied));
+    assert_eq!(cluster.shown(4), None, "it waits for its first snapshot");
+    assert!(cluster.host(1).driver.applied(ShardId(9)).is_none());
+    let now = cluster.clock.wall();
+    assert_eq!(cluster.host(cut_off).driver.applied(SHARD).expect("still").now, now);
 }
 
 #[test]

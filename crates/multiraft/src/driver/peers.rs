@@ -327,7 +327,7 @@ impl<M: StateMachine> Driver<M> {
         let Some(group) = self.groups.get_mut(&shard) else { return Ok(()) };
         group.installed()?;
         tracing::info!(%shard, index = %applied, rows = staged.rows(), "a snapshot is installed");
-        self.shard_clock.at_least(&*self.clock, group.machine.now());
+        group.ahead.at_least(group.machine.now(), self.now, self.mono_ns);
         self.peers.orders.push(LogOrder::Release(shard, applied));
         self.collected.records.push(record);
         self.collected_promises.push(promise);
