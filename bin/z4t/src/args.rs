@@ -72,7 +72,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  z4t ping -o json")]
     Ping,
 
-    /// Ask whether the host serves; exit code 6 if it does not.
+    /// Ask whether the host serves; exit code 6 if it does not. Warns, on stderr, of clocks that differ.
     #[command(after_help = "Example:\n  z4t health && echo up")]
     Health,
 
@@ -141,11 +141,18 @@ Examples:
     Push(Box<Push>),
 
     /// Show one task.
-    #[command(after_help = "Example:\n  z4t task get 01hq3k5v7n00000400000000ab -o json")]
+    #[command(after_help = "\
+Examples:
+  z4t task get 01hq3k5v7n00000400000000ab -o json
+  z4t task get 01hq3k5v7n00000400000000ab --stale")]
     Get {
         /// The task.
         #[arg(value_parser = parse_id, value_name = "ID")]
         task: Option<TaskId>,
+
+        /// As any host has it that holds its shard: perhaps behind, and also while no majority can be reached.
+        #[arg(long)]
+        stale: bool,
     },
 
     /// List the tasks of a queue by the time they are due.
@@ -229,6 +236,10 @@ pub(crate) struct List {
     /// Most tasks; 0 for all.
     #[arg(long, default_value_t = 100)]
     pub(crate) limit: u64,
+
+    /// As any host has them that holds their shard: perhaps behind, and also while no majority can be reached.
+    #[arg(long)]
+    pub(crate) stale: bool,
 }
 
 /// The states a list can be limited to.
@@ -381,6 +392,8 @@ mod tests {
             "z4t task push jobs hello --deliver-at +90m --priority 0 --max-attempts 3 --ttl 7d --meta a=b --meta c=",
             "z4t task push jobs - --delay 30s --repeat 1000 -o json",
             "z4t task push jobs @file --request-id order-7",
+            "z4t task list jobs --stale",
+            "z4t task get --stale 00000000000000000000000007",
             "z4t task list jobs --state dead --from 2024-01-01T00:00:00Z --to +1h --limit 10",
             "z4t queue list",
             "z4t queue get jobs --timeout 250ms",

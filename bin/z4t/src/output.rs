@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
-use z4_client::{Millis, StoredTask, Task};
+use z4_client::{Freshness, Millis, StoredTask, Task};
 
 use crate::failure::Failure;
 use crate::time::format_time;
@@ -27,6 +27,15 @@ pub(crate) enum Format {
 /// Says something on stderr; if nobody can hear it, so be it.
 pub(crate) fn talk(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Says how fresh what follows is, which was asked for as stale.
+pub(crate) fn talk_of_freshness(freshness: Option<&Freshness>) {
+    let Some(Freshness { host, applied, time }) = freshness else {
+        return talk(format_args!("not stale: this host's version asks the leader"));
+    };
+    let logged = time.map(|at| format!(", logged at {}", format_time(at))).unwrap_or_default();
+    talk(format_args!("stale: as host {host} has it, up to entry {applied} of the shard's log{logged}"));
 }
 
 /// Prints one line and flushes it.
@@ -165,10 +174,20 @@ pub(crate) struct TaskJson<'a> {
     token: Option<u64>,
     last_error: Option<&'a str>,
     metadata: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freshness: Option<FreshnessJson<'a>>,
+}
+
+/// How fresh a stale answer is, as JSON.
+#[derive(Debug, Serialize)]
+struct FreshnessJson<'a> {
+    host: &'a str,
+    applied: u64,
+    time: Option<String>,
 }
 
 impl<'a> TaskJson<'a> {
-    pub(crate) fn new(task: &'a StoredTask) -> Self {
+    pub(crate) fn new(task: &'a StoredTask, freshness: Option<&'a Freshness>) -> Self {
         let time = |at: Option<Millis>| at.map(format_time);
         Self {
             id: task.id.to_string(),
@@ -187,6 +206,11 @@ impl<'a> TaskJson<'a> {
             token: task.token.map(|token| token.0),
             last_error: task.last_error.as_deref(),
             metadata: &task.metadata,
+            freshness: freshness.map(|freshness| FreshnessJson {
+                host: &freshness.host,
+                applied: freshness.applied,
+                time: time(freshness.time),
+            }),
         }
     }
 }

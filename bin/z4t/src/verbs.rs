@@ -53,10 +53,10 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Verb::Consume(consume) => consume::run(&client, cli.timeout, cli.queue, consume).await,
         Verb::Task(TaskVerb::Push(push)) => task_push::run(&client, cli.timeout, *push, json).await,
-        Verb::Task(TaskVerb::Get { task }) => {
+        Verb::Task(TaskVerb::Get { task, stale }) => {
             let ids = ids(task.into_iter().collect(), cli.id)?;
             let [id] = ids[..] else { return Err(Failure::Usage("give one id, not two".to_owned())) };
-            task_get::run(&client, id, json).await
+            task_get::run(&client, id, stale, json).await
         }
         Verb::Task(TaskVerb::List(list)) => task_list::run(&client, list, json).await,
         Verb::Task(TaskVerb::Cancel { tasks }) => task_cancel::run(&client, &ids(tasks, cli.id)?, json).await,

@@ -144,11 +144,22 @@ impl Tasks for Service {
     async fn lease_tasks(&self, _: Request<v1::LeaseTasksRequest>) -> Answer<v1::LeaseTasksResponse> {
         not_faked()
     }
-    async fn get_task(&self, _: Request<v1::GetTaskRequest>) -> Answer<v1::GetTaskResponse> {
-        not_faked()
+    async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::GetTaskResponse> {
+        let v1::GetTaskRequest { id, stale } = request.into_inner();
+        let task = Some(v1::Task { id, ..Default::default() });
+        Ok(Response::new(v1::GetTaskResponse { task, freshness: freshness(stale), ..Default::default() }))
     }
-    async fn list_tasks(&self, _: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
-        not_faked()
+    /// Two pages of a task each.
+    async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
+        let request = request.into_inner();
+        let last = !request.page_token.is_empty();
+        let task = v1::Task { id: TaskId(1 + u128::from(last)).to_string(), ..Default::default() };
+        Ok(Response::new(v1::ListTasksResponse {
+            tasks: vec![task],
+            next_page_token: if last { String::new() } else { "next".into() },
+            freshness: freshness(request.stale),
+            ..Default::default()
+        }))
     }
     async fn cancel_tasks(&self, _: Request<v1::CancelTasksRequest>) -> Answer<v1::CancelTasksResponse> {
         not_faked()
@@ -159,6 +170,11 @@ impl Tasks for Service {
     async fn get_queue(&self, _: Request<v1::GetQueueRequest>) -> Answer<v1::GetQueueResponse> {
         not_faked()
     }
+}
+
+fn freshness(stale: bool) -> Option<v1::Freshness> {
+    let time = Some(z4_proto::convert::timestamp(z4_types::Millis(1_000)));
+    stale.then(|| v1::Freshness { host: "b".into(), applied: 7, time })
 }
 
 /// Sends the program a signal, by the shell, which has `kill` built in.
@@ -261,4 +277,29 @@ async fn keys_are_refused_in_one_clear_line() {
     let said = String::from_utf8(output.stderr).expect("text");
     assert!(said.starts_with("error: --key: keys are not offered yet"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[tokio::test]
+async fn stale_is_asked_for_and_the_answer_says_how_fresh_it_is() {
+    let fake = Fake::start().await;
+    let id = TaskId(1).to_string();
+    let run = async |args: &[&str]| {
+        let target = ["-t", &fake.address, "task"];
+        let program = Command::new(env!("CARGO_BIN_EXE_z4t")).args(target).args(args).output().await;
+        let output = program.expect("the program was built");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        assert_eq!(output.status.code(), Some(0));
+        (text(output.stdout), text(output.stderr))
+    };
+    let fresh = r#""freshness":{"host":"b","applied":7,"time":"1970-01-01T00:00:01.000Z"}"#;
+    let (data, _) = run(&["get", &id, "--stale", "-o", "json"]).await;
+    assert!(data.contains(fresh), "{data}");
+    let (data, _) = run(&["list", "jobs", "--stale", "-o", "json"]).await;
+    assert_eq!(data.matches(fresh).count(), 2, "on every page: {data}");
+    let (data, talk) = run(&["get", &id, "--stale"]).await;
+    assert!(talk.contains("host b") && talk.contains("entry 7") && !data.contains("host b"), "{talk}");
+    for plain in [&["get", &id, "-o", "json"][..], &["list", "jobs", "-o", "json"]] {
+        let (data, talk) = run(plain).await;
+        assert!(data.contains(&id) && !data.contains("freshness") && talk.is_empty(), "{data}{talk}");
+    }
 }

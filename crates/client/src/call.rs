@@ -80,6 +80,7 @@ where
     let mut backoff = Backoff::default();
     let (mut refused, mut hops) = (0, 0);
     let mut doubt = None;
+    let mut told: Option<Error> = None;
     loop {
         let (address, channel) = endpoints.to(about);
         let mut attempt = Request::new(request.clone());
@@ -87,7 +88,7 @@ where
         let error = match timeout_at(until, send(channel, attempt)).await {
             Ok(Ok(response)) => return Ok(response.into_inner()),
             Ok(Err(status)) => named(status.into(), &address),
-            Err(_) => deadline(&address, rules.timeout),
+            Err(_) => late(deadline(&address, rules.timeout), told.as_ref()),
         };
         let led = learn(endpoints, about, &address, &error);
         if !again.allows(&error) {
@@ -111,6 +112,7 @@ where
             }
         }
         let wait = backoff.next(endpoints.asked_to_wait(&error));
+        told = Some(error.clone());
         if Instant::now() + wait + ATTEMPT_MIN >= until {
             return Err(error);
         }
@@ -145,6 +147,18 @@ pub(crate) fn deadline(address: &str, timeout: Duration) -> Error {
             "{address} did not answer within {timeout:?}; it may have done it: retry with the same request id"
         ),
     )
+}
+
+/// Returns `error` of an attempt that was not answered in time, with what the attempt before it was `told`: that tells
+/// the caller more than the silence does.
+fn late(error: Error, told: Option<&Error>) -> Error {
+    match told {
+        Some(told) if told.kind() != Kind::OutcomeUnknown => {
+            let what = format!("{}; the attempt before was told: {}", error.message(), told.message());
+            Error::new(error.kind(), reason::DEADLINE_EXCEEDED, what)
+        }
+        _ => error,
+    }
 }
 
 /// Returns `error` of an attempt behind one that may have done it.
@@ -279,6 +293,27 @@ mod tests {
         assert_eq!((error.kind(), error.reason()), (Kind::OutcomeUnknown, reason::OUTCOME_UNKNOWN));
         assert!(error.message().contains("the leader has changed") && error.message().contains("election"));
         assert!(attempts.into_inner() > 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_runs_out_of_time_says_what_it_was_told_before() {
+        let endpoints = Endpoints::new(&["h:1".to_owned()]).expect("address");
+        let rules = Rules { timeout: Duration::from_secs(2), fail_fast: false };
+        let attempts = std::sync::atomic::AtomicU32::new(0);
+        let answer = |_: Channel, _: Request<()>| {
+            let first = attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            async move {
+                if !first {
+                    std::future::pending::<()>().await;
+                }
+                let failure = Failure::new(Kind::Unavailable, reason::PEER_FAILED, "nobody speaks there");
+                Err::<Response<()>, _>(failure.to_status())
+            }
+        };
+        let error =
+            call(&endpoints, rules, About::Nothing, Again::Always, (), answer).await.expect_err("no answer");
+        assert_eq!((error.kind(), error.reason()), (Kind::OutcomeUnknown, reason::DEADLINE_EXCEEDED));
+        assert!(error.message().contains("told: nobody speaks there"), "{error}");
     }
 
     /// A host that stops asks to be left alone for a second; the others serve meanwhile.

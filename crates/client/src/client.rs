@@ -18,7 +18,7 @@ use crate::call::{Again, Rules, SPAN_MAX, call};
 use crate::endpoints::{About, Endpoints};
 use crate::task::pb_duration;
 use crate::{
-    ConsumerBuilder, Error, Info, NewTask, ProducerBuilder, Pull, PullStream, Queue, Settlement,
+    ConsumerBuilder, Error, Freshness, Info, NewTask, ProducerBuilder, Pull, PullStream, Queue, Settlement,
     ShardPlacement, ShardVerdict, StoredTask, Task, TaskState, random,
 };
 
@@ -120,6 +120,9 @@ pub struct ListTasks {
     pub page_size: u32,
     /// `next` of the page before; empty: the first page.
     pub page_token: String,
+    /// Any host that holds the queue's shard may answer from what it has: perhaps behind, and also while no majority
+    /// can be reached. All pages of a list say the same.
+    pub stale: bool,
 }
 
 /// One page of a list.
@@ -129,6 +132,8 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Token of the next page; None on the last.
     pub next: Option<String>,
+    /// How fresh a stale page is. None: it has everything.
+    pub freshness: Option<Freshness>,
 }
 
 /// The answer to a ping.
@@ -140,6 +145,8 @@ pub struct Ping {
     pub time: Millis,
     /// From call to answer.
     pub round_trip: Duration,
+    /// What is not as it should be although the host serves: a sentence each, for people.
+    pub warnings: Vec<String>,
 }
 
 /// What `grpc.health.v1` says.
@@ -376,11 +383,26 @@ impl Client {
     /// # Errors
     /// `NotFound` if it never was or has ended; any other kind.
     pub async fn get(&self, id: TaskId) -> Result<StoredTask, Error> {
-        let request = v1::GetTaskRequest { id: id.to_string() };
+        let request = v1::GetTaskRequest { id: id.to_string(), stale: false };
         let send = |c, r| async move { tasks(c).get_task(r).await };
         let reply = self.call(about(id), Again::Always, request, send).await?;
         self.endpoints().leads(about(id), &reply.forwarded_to);
         StoredTask::from_pb(reply.task.ok_or_else(|| incomplete("task"))?)
+    }
+
+    /// Returns one task as any host that holds its shard has it, and how fresh that is: it may be behind, and it is
+    /// answered also while no majority can be reached. None: a host of an older version has answered, which asks the
+    /// leader.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; `NotFound` also if the task is newer than the answer.
+    pub async fn get_stale(&self, id: TaskId) -> Result<(StoredTask, Option<Freshness>), Error> {
+        let request = v1::GetTaskRequest { id: id.to_string(), stale: true };
+        let send = |c, r| async move { tasks(c).get_task(r).await };
+        // Of no use to look for a leader, and who answers need not be one.
+        let reply = self.call(About::Nothing, Again::Always, request, send).await?;
+        let freshness = reply.freshness.map(Freshness::from_pb).transpose()?;
+        Ok((StoredTask::from_pb(reply.task.ok_or_else(|| incomplete("task"))?)?, freshness))
     }
 
     /// Returns one page of the tasks of a queue, by the time they are due.
@@ -395,13 +417,15 @@ impl Client {
             to: list.to.map(timestamp),
             page_size: list.page_size,
             page_token: list.page_token,
+            stale: list.stale,
         };
-        let about = About::Queue(&list.queue);
+        let about = if list.stale { About::Nothing } else { About::Queue(&list.queue) };
         let send = |c, r| async move { tasks(c).list_tasks(r).await };
         let reply = self.call(about, Again::Always, request, send).await?;
         self.endpoints().leads(about, &reply.forwarded_to);
         let items = reply.tasks.into_iter().map(StoredTask::from_pb).collect::<Result<_, _>>()?;
-        Ok(Page { items, next: Some(reply.next_page_token).filter(|token| !token.is_empty()) })
+        let freshness = reply.freshness.map(Freshness::from_pb).transpose()?;
+        Ok(Page { items, next: Some(reply.next_page_token).filter(|token| !token.is_empty()), freshness })
     }
 
     /// Ends tasks, whatever their state; one result each, in order.
@@ -426,7 +450,8 @@ impl Client {
         let send = |c, r| async move { tasks(c).list_queues(r).await };
         let reply = self.call(About::Nothing, Again::Always, request, send).await?;
         let items = reply.queues.into_iter().map(Queue::from_pb).collect::<Result<_, _>>()?;
-        Ok(Page { items, next: Some(reply.next_page_token).filter(|token| !token.is_empty()) })
+        let next = Some(reply.next_page_token).filter(|token| !token.is_empty());
+        Ok(Page { items, next, freshness: None })
     }
 
     /// Returns one queue with its counts.
@@ -516,7 +541,7 @@ impl Client {
             })
             .await?;
         let time = reply.time.map_or(Ok(Millis(0)), |time| convert::millis(time, "time"))?;
-        Ok(Ping { server_id: reply.server_id, time, round_trip: start.elapsed() })
+        Ok(Ping { server_id: reply.server_id, time, round_trip: start.elapsed(), warnings: reply.warnings })
     }
 
     /// Returns what the host knows about itself, as JSON text.

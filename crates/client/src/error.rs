@@ -75,6 +75,7 @@ impl Error {
             reason::DRAINING,
             reason::STARTING,
             reason::NOT_JOINED,
+            reason::NO_REPLICA,
             reason::DEADLINE_EXCEEDED,
         ];
         self.kind() == Kind::OutcomeUnknown || host.contains(&self.reason())

@@ -60,7 +60,7 @@ pub use error::Error;
 pub use producer::{Producer, ProducerBuilder, Receipt};
 pub use pull::{Pull, PullStream};
 pub use random::request_id;
-pub use task::{NewTask, Queue, RetryPolicy, Settlement, StoredTask, Task, TaskState, Verdict};
+pub use task::{Freshness, NewTask, Queue, RetryPolicy, Settlement, StoredTask, Task, TaskState, Verdict};
 
 pub use z4_proto::v1::shard_verdict::Result as Verified;
 pub use z4_proto::v1::{

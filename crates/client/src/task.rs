@@ -326,6 +326,24 @@ impl StoredTask {
     }
 }
 
+/// Which state of its shard a stale answer shows. Of two about one shard, the one with the larger index is newer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// The host that has answered, from its own replica.
+    pub host: String,
+    /// Index of the last entry of the shard's log that the answer has.
+    pub applied: u64,
+    /// When the shard's last command up to there was logged, by the shard's clock; None before the first.
+    pub time: Option<Millis>,
+}
+
+impl Freshness {
+    pub(crate) fn from_pb(freshness: v1::Freshness) -> Result<Self, Error> {
+        let time = freshness.time.map(|at| convert::millis(at, "freshness.time")).transpose()?;
+        Ok(Self { host: freshness.host, applied: freshness.applied, time })
+    }
+}
+
 /// A queue with its counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {

@@ -1,11 +1,11 @@
 //! What hosts ask each other beside the frames of their groups: who are you, be a member, let me be one, change the
-//! registry. Bytes: `docs/FORMATS.md`, "Questions between hosts". Pure.
+//! registry, what time is it. Bytes: `docs/FORMATS.md`, "Questions between hosts". Pure.
 //!
 //! # Not here
 //! - Asking and answering: `cluster/`. Who asks: the handshake of the transport says it.
 
 use z4_registry::{Command, Refusal, Registry};
-use z4_types::{HostId, Kind, ShardId};
+use z4_types::{HostId, Kind, Millis, ShardId};
 
 const VERSION: u8 = 1;
 
@@ -27,6 +27,8 @@ pub(crate) enum Question {
     Command(Command),
     /// Who leads the shards that you have replicas of?
     Leaders,
+    /// What time is it by your wall clock?
+    Clock,
 }
 
 /// An answer.
@@ -48,6 +50,8 @@ pub(crate) enum Answer {
     Failed(Kind, String),
     /// Leaders by shard, as replica ids.
     Leaders(Vec<(ShardId, u64)>),
+    /// The wall clock.
+    Clock(Millis),
 }
 
 /// What a host says of itself.
@@ -86,6 +90,7 @@ impl Question {
                 put(&mut out, &command.encode());
             }
             Self::Leaders => out.push(5),
+            Self::Clock => out.push(6),
         }
         out
     }
@@ -104,6 +109,7 @@ impl Question {
                 Command::decode(input.bytes()?).map_err(|_| Malformed("a command it does not know"))?,
             ),
             5 => Self::Leaders,
+            6 => Self::Clock,
             _ => return Err(Malformed("a question it does not know")),
         };
         input.end()?;
@@ -150,6 +156,10 @@ impl Answer {
                     out.extend_from_slice(&replica.to_le_bytes());
                 }
             }
+            Self::Clock(wall) => {
+                out.push(9);
+                out.extend_from_slice(&wall.0.to_le_bytes());
+            }
         }
         out
     }
@@ -182,6 +192,7 @@ impl Answer {
                 }
                 Self::Leaders(leaders)
             }
+            9 => Self::Clock(Millis(input.u64()?)),
             _ => return Err(Malformed("an answer it does not know")),
         };
         input.end()?;

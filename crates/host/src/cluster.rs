@@ -3,7 +3,7 @@
 //! ```text
 //! every 100 ms:  driver ── Controller::pass ──> errands: seats on disk, replicas to live or go, registry commands
 //!                registry ──────────────────> peers of the transport
-//! a question ──> answers.rs      no cluster yet ──> joining.rs      a change ──> changes.rs
+//! a question ──> answers.rs      no cluster yet ──> joining.rs      a change ──> changes.rs      whose clock ──> clocks.rs
 //! ```
 //! # Invariants
 //! - A replica lives only after its seat is durable; it is removed only after its seat is gone, durably.
@@ -15,6 +15,7 @@
 
 mod answers;
 mod changes;
+mod clocks;
 mod joining;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use z4_wal::GroupLog;
 
 use crate::ask::{Answer, Question};
 use crate::boot::write_identity;
+use crate::clocks::Clocks;
 use crate::config::Config;
 use crate::controller::{Announcement, Controller, Errand};
 use crate::error::Error;
@@ -48,6 +50,9 @@ pub(crate) use answers::Answers;
 const PASS: Duration = Duration::from_millis(100);
 /// Passes between two questions for the leaders of shards that have no replica here.
 const LEADERS_PASSES: u32 = 5;
+/// Passes between two comparisons of clocks: five seconds, so that a jump is noticed soon, for one short connection to
+/// each host.
+const CLOCKS_PASSES: u32 = 50;
 /// A question that needs no work has so long.
 const ASK: Duration = Duration::from_secs(2);
 
@@ -91,6 +96,10 @@ pub(crate) struct Cluster {
     told_leaders: RwLock<BTreeMap<ShardId, u64>>,
     /// They are being asked.
     asking: AtomicBool,
+    /// The wall clocks of the others.
+    clocks: Mutex<Clocks>,
+    /// They are being asked for.
+    comparing: AtomicBool,
     /// A command of the controller is under way.
     commanding: AtomicBool,
     /// One change of who this host is at a time.
@@ -108,6 +117,7 @@ impl Cluster {
             address: config.advertise.clone(),
             service: config.service.clone(),
         });
+        let clocks = Mutex::new(Clocks::new(config.host.clone()));
         Self {
             config,
             identity,
@@ -125,6 +135,8 @@ impl Cluster {
             peers: Mutex::default(),
             told_leaders: RwLock::default(),
             asking: AtomicBool::new(false),
+            clocks,
+            comparing: AtomicBool::new(false),
             commanding: AtomicBool::new(false),
             settling: tokio::sync::Mutex::new(()),
             removed: AtomicBool::new(false),
@@ -140,8 +152,15 @@ impl Cluster {
         for pass in 0_u32.. {
             let Some(cluster) = this.upgrade().filter(|cluster| !cluster.is_stopped()) else { return };
             cluster.pass().await;
+            // A host that does not answer must not hold up the errands.
+            if pass.is_multiple_of(CLOCKS_PASSES) && !cluster.comparing.swap(true, Relaxed) {
+                let cluster = Arc::clone(&cluster);
+                tokio::spawn(async move {
+                    cluster.compare_clocks().await;
+                    cluster.comparing.store(false, Relaxed);
+                });
+            }
             if pass.is_multiple_of(LEADERS_PASSES) && !cluster.asking.swap(true, Relaxed) {
-                // A host that does not answer must not hold up the errands.
                 tokio::spawn(async move {
                     cluster.ask_leaders().await;
                     cluster.asking.store(false, Relaxed);

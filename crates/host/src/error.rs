@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use z4_multiraft::Refused;
-use z4_types::{Duration, Kind, QueueName, ShardId, TaskId};
+use z4_types::{Duration, Index, Kind, QueueName, ShardId, TaskId};
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +12,24 @@ pub enum Error {
     /// This host does not lead the shard. Nothing was proposed.
     #[error("this host does not lead shard {0} now; retry")]
     NotLeader(ShardId),
+    /// This host has nothing of the shard that could be read.
+    #[error(
+        "this host holds no replica of shard {0}, or one that waits for its data; ask a host that holds one, or retry"
+    )]
+    NoReplica(ShardId),
+    /// This host's replica is behind what the reader has seen.
+    #[error(
+        "the replica of shard {shard} on this host has applied entry {applied}, and the page before was of entry \
+         {at_least}; ask another host that holds one, or retry"
+    )]
+    Behind {
+        /// The shard.
+        shard: ShardId,
+        /// How far the replica is.
+        applied: Index,
+        /// How far it should be.
+        at_least: Index,
+    },
     /// The id names a shard this cluster does not have.
     #[error("this cluster has no shard {0}; the id is from another cluster")]
     NoSuchShard(ShardId),
@@ -66,7 +84,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotLeader(_) | Self::Stopping | Self::NotJoined | Self::Removed => Kind::Unavailable,
+            Self::NotLeader(_)
+            | Self::NoReplica(_)
+            | Self::Behind { .. }
+            | Self::Stopping
+            | Self::NotJoined
+            | Self::Removed => Kind::Unavailable,
             Self::NoSuchShard(_) | Self::TaskNotFound(_) | Self::QueueNotFound(_) => Kind::NotFound,
             Self::Overloaded(_) | Self::DiskFull => Kind::Overloaded,
             Self::Unknown => Kind::OutcomeUnknown,

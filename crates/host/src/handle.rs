@@ -2,10 +2,14 @@
 //!
 //! Futures here are plain oneshots: dropping one does not undo the call. Deadlines are the doors' business.
 //!
+//! # Not here
+//! - Reads: `handle/reads.rs` through a leader, `handle/stale.rs` without one. The cluster: `handle/cluster.rs`.
 //! # Caveats
 //! - Lists read a frozen view on a blocking thread: consistent within a shard, not across shards.
 
 mod cluster;
+mod reads;
+mod stale;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,22 +18,24 @@ use tokio::sync::{Semaphore, oneshot};
 use z4_env::Clock;
 use z4_multiraft::{GroupStatus, Input, Metrics, Runner};
 use z4_registry::Registry;
-use z4_store::View;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
 use z4_tasks::outcome::{Refusal, Settled};
-use z4_tasks::{Fault, ListFilter, Page, PageToken, QueueInfo, QueueStats, TaskInfo, encode_create};
+use z4_tasks::{QueueStats, encode_create};
 use z4_types::limits::CONSUMERS_MAX;
-use z4_types::{Duration, Kind, Millis, QueueName, RequestId, ShardId, TaskId};
+use z4_types::{Duration, Millis, QueueName, RequestId, ShardId, TaskId};
 
 use crate::budget::{Budget, Permit};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::machine::{HostMachine, HostWrite};
-use crate::rows::ViewRows;
-use crate::shard::{ConsumerId, Deliver, Read, Reply, TaskMetrics, Write, reply};
+use crate::shard::{ConsumerId, Deliver, Reply, TaskMetrics, Write, reply};
 
 pub use cluster::Route;
+pub use reads::ListRequest;
+pub use stale::Freshness;
+
+use reads::VIEWS_MAX;
 
 /// What a caller should wait when the host holds as many requests as it may.
 const RETRY_AFTER: Duration = Duration(100);
@@ -37,8 +43,6 @@ const RETRY_AFTER: Duration = Duration(100);
 const REQUEST_OVERHEAD: usize = 512;
 /// Accounted per task or settlement besides its payload.
 const ITEM_OVERHEAD: usize = 96;
-/// Views held at a time; further lists wait. A view keeps old pages of the base and the working set of its time alive.
-const VIEWS_MAX: usize = 16;
 /// Queues a snapshot shows by name.
 const SNAPSHOT_QUEUES_MAX: usize = 1_000;
 
@@ -62,19 +66,6 @@ struct Shared {
     stopping: AtomicBool,
     /// None for a host without a peer port.
     cluster: Option<Arc<Cluster>>,
-}
-
-/// What to list.
-#[derive(Debug, Clone)]
-pub struct ListRequest {
-    /// The queue.
-    pub queue: QueueName,
-    /// Which of its tasks.
-    pub filter: ListFilter,
-    /// Where the last page ended.
-    pub after: Option<PageToken>,
-    /// Most tasks to return.
-    pub limit: u32,
 }
 
 /// A host's state for `info`, `diagnostic` and metrics.
@@ -175,72 +166,6 @@ impl Handle {
     /// As [`Handle::settle`].
     pub async fn cancel(&self, ids: Vec<TaskId>) -> Result<Vec<Result<(), Refusal>>, Error> {
         self.by_shard(ids, |id| *id, |_| 0, |ids, reply, permit| Write::Cancel { ids, reply, permit }).await
-    }
-
-    /// Returns one task with everything known of it, and the shard time the answer is of. Linearizable.
-    ///
-    /// # Errors
-    /// `TaskNotFound`, `NoSuchShard`, or as [`Handle::create`].
-    pub async fn get(&self, id: TaskId) -> Result<(Millis, TaskInfo), Error> {
-        let shard = self.task_shard(id)?;
-        let (now, found) = self.read(shard, |reply| Read::Get { id, reply }).await?;
-        found.map(|info| (now, info)).ok_or(Error::TaskNotFound(id))
-    }
-
-    /// Returns a page of a queue's tasks in order of due time, and the shard time it is of. An unknown queue is
-    /// not created.
-    ///
-    /// # Errors
-    /// `QueueNotFound`, or as [`Handle::create`].
-    pub async fn list(&self, request: ListRequest) -> Result<(Millis, Page), Error> {
-        let shard = self.shard_of(&request.queue);
-        let queue = request.queue.clone();
-        let page = move |view: &View| {
-            let ListRequest { queue, filter, after, limit } = &request;
-            let rows = ViewRows(view);
-            if z4_tasks::queue(&rows, queue)?.is_none() {
-                return Ok(None);
-            }
-            z4_tasks::list(&rows, queue, *filter, after.as_ref(), *limit).map(Some)
-        };
-        let (now, page) = self.view(shard, Arc::new(page)).await?;
-        page.map(|page| (now, page)).ok_or(Error::QueueNotFound(queue))
-    }
-
-    /// Returns a queue's counters and the shard time they are of. An unknown queue is not created. Linearizable.
-    ///
-    /// # Errors
-    /// `QueueNotFound`, or as [`Handle::create`].
-    pub async fn queue(&self, queue: QueueName) -> Result<(Millis, QueueInfo), Error> {
-        let shard = self.shard_of(&queue);
-        let asked = queue.clone();
-        let (now, info, _) = self.read(shard, |reply| Read::Queue { queue: asked, reply }).await?;
-        info.map(|info| (now, info)).ok_or(Error::QueueNotFound(queue))
-    }
-
-    /// Returns whether a task of `queue` is due now, so that a Lease would pick it. False for an unknown queue.
-    ///
-    /// # Errors
-    /// As [`Handle::create`].
-    pub async fn has_due(&self, queue: QueueName) -> Result<bool, Error> {
-        let shard = self.shard_of(&queue);
-        let (now, _, due) = self.read(shard, |reply| Read::Queue { queue, reply }).await?;
-        Ok(due.is_some_and(|at| at <= now))
-    }
-
-    /// Returns up to `limit` queues of one shard by name with their counters, those after `after`.
-    ///
-    /// # Errors
-    /// As [`Handle::create`].
-    pub async fn queues_of(
-        &self,
-        shard: ShardId,
-        after: Option<QueueName>,
-        limit: usize,
-    ) -> Result<Vec<(QueueName, QueueStats)>, Error> {
-        let page = Arc::new(move |view: &View| z4_tasks::queues(&ViewRows(view), after.as_ref(), limit));
-        let (_, infos) = self.view(shard, page).await?;
-        Ok(infos.into_iter().map(|info: QueueInfo| (info.name, info.stats)).collect())
     }
 
     /// Opens a consumer without credit. `sink` takes its tasks on the driver's thread and must not block.
@@ -407,59 +332,6 @@ impl Handle {
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        shard: ShardId,
-        read: impl FnOnce(Reply<T>) -> Read,
-    ) -> Result<T, Error> {
-        let permit = self.permit(0)?;
-        let (reply, answer) = reply();
-        // With the call and not with the caller: one that stops waiting does not take back what it has sent.
-        let reply = Box::new(move |answer| {
-            reply(answer);
-            drop(permit);
-        });
-        self.shared.runner.send(Input::Read(shard, read(reply)));
-        answer.await.unwrap_or(Err(Error::Stopping))
-    }
-
-    /// Reads a frozen view of a shard on a blocking thread; returns the shard time it is of, and what was read. What it
-    /// takes of the host's memory is held until the view is gone, whether or not the caller still waits. A view that the
-    /// base has lost is replaced, once.
-    async fn view<T: Send + 'static>(
-        &self,
-        shard: ShardId,
-        read: Arc<impl Fn(&View) -> Result<T, Fault> + Send + Sync + 'static>,
-    ) -> Result<(Millis, T), Error> {
-        let permit = self.permit(0)?;
-        // Never closed.
-        let turn = Arc::clone(&self.shared.views).acquire_owned().await.map_err(|_| Error::Stopping)?;
-        let held = Arc::new((permit, turn));
-        let mut retried = false;
-        loop {
-            let (reply, answer) = oneshot::channel();
-            let with_view = Arc::clone(&held);
-            let reply = Box::new(move |answer: Result<(Millis, View), Error>| {
-                // Whoever drops the view drops what it holds.
-                drop(reply.send(answer.map(|(now, view)| (now, view, with_view))));
-            });
-            self.shared.runner.send(Input::Read(shard, Read::View { reply }));
-            let (now, view, held) = answer.await.unwrap_or(Err(Error::Stopping))?;
-            let read = Arc::clone(&read);
-            let result = blocking(move || {
-                let result = read(&view).map_err(storage);
-                drop(view);
-                drop(held);
-                result
-            })
-            .await;
-            match result {
-                Err(Error::Storage(Kind::Unavailable, _)) if !retried => retried = true,
-                result => return result.map(|found| (now, found)),
-            }
-        }
-    }
-
     /// Splits items by the shard of their task, asks each shard, and puts the answers back in order.
     async fn by_shard<I, T>(
         &self,
@@ -533,76 +405,5 @@ fn is_due(due: Due, now: Millis) -> bool {
         Due::Now => true,
         Due::At(at) => at <= now,
         Due::After(delay) => delay.0 == 0,
-    }
-}
-
-fn storage(error: Fault) -> Error {
-    Error::Storage(error.kind, error.what)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Stopping))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::running::Host;
-    use z4_types::Priority;
-
-    fn task() -> NewTask {
-        NewTask {
-            payload: vec![7; 10].into(),
-            metadata: Vec::new(),
-            due: Due::Now,
-            priority: Priority::default(),
-            max_attempts: None,
-            retry: None,
-            ttl: None,
-            request: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn queues_come_in_pages_and_reads_give_their_room_back() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let host = Host::start(&Config::single("one", dir.path()), |_| {}).expect("starts");
-        assert!(host.wait_until_serving(std::time::Duration::from_secs(60)), "leads its shards");
-        let handle = host.handle();
-        let names: Vec<_> = (0..10).map(|n| QueueName::new(&format!("q{n}")).expect("valid")).collect();
-        for (at, name) in names.iter().enumerate() {
-            let tasks = vec![task(); at + 1];
-            handle.create(name.clone(), None, &tasks).await.expect("creates");
-        }
-        let mut listed = Vec::new();
-        for shard in (1..=4).map(ShardId) {
-            let mut last = None;
-            while let page = handle.queues_of(shard, last.clone(), 3).await.expect("a page")
-                && !page.is_empty()
-            {
-                assert!(page.len() <= 3);
-                last = page.last().map(|(name, _)| name.clone());
-                listed.extend(page.into_iter().map(|(name, _)| name));
-            }
-        }
-        listed.sort();
-        assert_eq!(listed, names);
-        let request = |queue| ListRequest { queue, filter: ListFilter::default(), after: None, limit: 100 };
-        let (_, page) = handle.list(request(names[4].clone())).await.expect("a page");
-        assert_eq!(page.tasks.len(), 5);
-        let unknown = QueueName::new("unknown").expect("valid");
-        assert_eq!(
-            handle.list(request(unknown.clone())).await.err(),
-            Some(Error::QueueNotFound(unknown)),
-            "and it is not created"
-        );
-        let snapshot = handle.snapshot().await.expect("a snapshot");
-        assert_eq!((snapshot.queues_total, snapshot.totals.waiting), (10, 55));
-        assert_eq!(snapshot.queues[0].0, names[9], "the largest backlog first");
-        assert_eq!((handle.request_bytes(), handle.shared.views.available_permits()), (0, VIEWS_MAX));
-        host.stop().expect("stops");
     }
 }

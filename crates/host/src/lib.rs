@@ -10,6 +10,7 @@
 mod ask;
 mod boot;
 mod budget;
+mod clocks;
 mod cluster;
 mod config;
 mod controller;
@@ -26,10 +27,11 @@ mod shard;
 
 pub use boot::{Boot, boot};
 pub use budget::{Budget, Permit};
+pub use clocks::PeerClock;
 pub use config::{Config, Sizes};
 pub use controller::{Announcement, Controller, Errand, Groups};
 pub use error::{BootError, Error};
-pub use handle::{Consumer, Handle, ListRequest, Route, Snapshot};
+pub use handle::{Consumer, Freshness, Handle, ListRequest, Route, Snapshot};
 pub use identity::Identity;
 pub use machine::{HostMachine, HostRead, HostWrite};
 pub use open::Opener;

@@ -51,7 +51,7 @@ impl Host {
         config: &Config,
         ended: impl FnOnce(&Result<(), Fault>) + Send + 'static,
     ) -> Result<Self, BootError> {
-        let host = Self::run(config, None, ended)?;
+        let host = Self::run(config, None, Arc::new(RealClock::new()), ended)?;
         announce_address(&host.handle, &host.runner, config);
         Ok(host)
     }
@@ -66,15 +66,16 @@ impl Host {
         network: Network,
         ended: impl FnOnce(&Result<(), Fault>) + Send + 'static,
     ) -> Result<Self, BootError> {
-        Self::run(config, Some(network), ended)
+        Self::run(config, Some(network), Arc::new(RealClock::new()), ended)
     }
 
-    fn run(
+    /// Is [`Host::start`] or [`Host::start_with`], by `clock`: tests give one that is wrong.
+    pub(crate) fn run(
         config: &Config,
         network: Option<Network>,
+        clock: Arc<dyn Clock>,
         ended: impl FnOnce(&Result<(), Fault>) + Send + 'static,
     ) -> Result<Self, BootError> {
-        let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let disk = Arc::new(RealDisk);
         let io = |error| BootError::Io { path: "/dev/urandom".into(), error };
         let draw = u128::from_le_bytes(entropy().map_err(io)?);
@@ -93,7 +94,7 @@ impl Host {
         let mut net: Box<dyn Net> = Box::new(NoNet);
         let mut connected = None;
         if let Some(Network { runtime, listener }) = network {
-            let speaks = z4_transport::Config::new(
+            let mut speaks = z4_transport::Config::new(
                 z4_transport::Identity {
                     cluster: boot.identity.cluster,
                     cluster_name: config.cluster_name.clone(),
@@ -103,6 +104,7 @@ impl Host {
                 },
                 draw as u64,
             );
+            speaks.clock = Arc::clone(&clock);
             if let Some(founding) = founding {
                 speaks.set_cluster(founding.cluster);
             }

@@ -56,6 +56,8 @@ reasons! {
     NOT_LEADER
     /// The shard has no leader now.
     NO_LEADER
+    /// No host that holds the shard's data could be asked, or none is as far as an earlier page was.
+    NO_REPLICA
     /// The host is starting and does not serve yet.
     STARTING
     /// The host is stopping; go to another.

@@ -40,6 +40,8 @@ pub struct Answer {
     pub from: Identity,
     /// What.
     pub body: Bytes,
+    /// From the question, sent after the handshake, to the answer.
+    pub took: Duration,
 }
 
 /// Asks the host at `address` (host:port), if `expects` allows any host or is the one that answers. Needs no running
@@ -67,10 +69,12 @@ pub async fn ask(
     let asking = async {
         let (mut stream, from) = dial::connect(config, address, expects, Purpose::Ask, |_| Ok(())).await?;
         sent = true;
+        let asked = config.clock.monotonic_ns();
         greet::write_frame(&mut *stream.writer, Kind::Data, question).await?;
         // The deadline bounds the silence here: an answer may take long to make.
         let body = hear(&mut FrameReader::new(&mut *stream.reader, deadline, None), max).await?;
-        Ok(Answer { from, body })
+        let took = Duration::from_nanos(config.clock.monotonic_ns().saturating_sub(asked));
+        Ok(Answer { from, body, took })
     };
     let answered = timeout(deadline, asking).await;
     let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);

@@ -26,7 +26,7 @@ pub struct Config {
     pub sizes: Sizes,
     /// What is under the frames.
     pub wire: Arc<dyn Wire>,
-    /// Measures how long ago a host was heard of.
+    /// Measures how long ago a host was heard of, and how long it took to answer. Its wall clock is not read.
     pub clock: Arc<dyn Clock>,
 }
 

@@ -56,7 +56,9 @@ pub enum Error {
     #[error("the connection failed: {0}")]
     Socket(#[from] io::Error),
     /// The deadline passed before the question was sent.
-    #[error("the deadline of {0} ms passed before the question was sent")]
+    #[error(
+        "the other side accepted no handshake within {0} ms; check that the address is the peer port of a z4 host"
+    )]
     Deadline(u64),
     /// The question was sent and no answer came.
     #[error("the question was sent and not answered: {0}; it may or may not have had its effect")]

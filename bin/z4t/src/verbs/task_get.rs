@@ -6,10 +6,13 @@ use crate::failure::Failure;
 use crate::output::{self, TaskJson};
 use crate::time::format_time;
 
-pub(super) async fn run(client: &Client, id: TaskId, json: bool) -> Result<(), Failure> {
-    let task = client.get(id).await?;
+pub(super) async fn run(client: &Client, id: TaskId, stale: bool, json: bool) -> Result<(), Failure> {
+    let (task, freshness) = if stale { client.get_stale(id).await? } else { (client.get(id).await?, None) };
     if json {
-        return output::json(&TaskJson::new(&task));
+        return output::json(&TaskJson::new(&task, freshness.as_ref()));
+    }
+    if stale {
+        output::talk_of_freshness(freshness.as_ref());
     }
     let time = |at: Option<Millis>| at.map(format_time);
     let mut pairs = vec![

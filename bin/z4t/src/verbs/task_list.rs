@@ -17,16 +17,20 @@ pub(super) async fn run(client: &Client, list: List, json: bool) -> Result<(), F
         state: list.state.map(Into::into),
         from: list.from.map(|time| time.resolve()),
         to: list.to.map(|time| time.resolve()),
+        stale: list.stale,
         ..Default::default()
     };
     let mut rows = Vec::new();
     loop {
         wish.page_size = u32::try_from(left.min(PAGE)).expect("a page is small");
         let page = client.list(wish.clone()).await?;
+        if list.stale && !json {
+            output::talk_of_freshness(page.freshness.as_ref());
+        }
         for task in page.items.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
             if json {
-                output::json(&TaskJson::new(task))?;
+                output::json(&TaskJson::new(task, page.freshness.as_ref()))?;
                 continue;
             }
             rows.push([

@@ -45,8 +45,10 @@ impl Admin for AdminService {
     }
 
     async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingResponse>, Status> {
-        let server_id = self.door.handle().identity().host.to_string();
-        Ok(Response::new(v1::PingResponse { server_id, time: Some(timestamp(self.door.wall())) }))
+        let handle = self.door.handle();
+        let server_id = handle.identity().host.to_string();
+        let (time, warnings) = (Some(timestamp(self.door.wall())), handle.warnings());
+        Ok(Response::new(v1::PingResponse { server_id, time, warnings }))
     }
 
     async fn diagnostic(

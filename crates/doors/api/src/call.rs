@@ -1,19 +1,21 @@
 //! One call, as every verb gets it: the door, when it must have ended, and whether another host passed it on.
 //!
 //! A verb says which shard it is about and what it does where that shard is led; [`Call::serve`] brings the two together,
-//! wherever that is. See `forward.rs` for the way to another host.
+//! wherever that is, and [`Call::serve_stale`] where any replica of the shard will do. See `forward.rs` for the way to
+//! another host.
 
 use std::future::Future;
 
 use tokio::time::timeout_at;
 use tonic::metadata::MetadataMap;
 use z4_host::{Error, Handle, Route};
+use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_types::ShardId;
 
 use crate::deadline::Deadline;
 use crate::door::Door;
-use crate::forward::{self, Pass};
+use crate::forward::{self, Pass, Pauses};
 use crate::status;
 
 /// Metadata of a call that another host has passed on: the name of that host.
@@ -65,6 +67,36 @@ impl<'a> Call<'a> {
             return Ok(reply);
         }
         local(request).await
+    }
+
+    /// Serves a request from any replica of `shard`, whether or not the shard is led: by `local` on this host, and if
+    /// that says NO_REPLICA, by the door of a host that holds one. Waits while there is none.
+    ///
+    /// # Errors
+    /// What `local` or another host said; `Unavailable` if none that holds a replica could be asked in time.
+    pub(crate) async fn serve_stale<R, Answer>(
+        self,
+        shard: ShardId,
+        request: R,
+        local: impl Fn(R) -> Answer,
+    ) -> Result<R::Reply, Failure>
+    where
+        R: Pass,
+        Answer: Future<Output = Result<R::Reply, Failure>>,
+    {
+        let mut pauses = Pauses::default();
+        loop {
+            // Each time: its data may have come by now.
+            let failure = match local(request.clone()).await {
+                Err(failure) if failure.reason == reason::NO_REPLICA && !self.forwarded => failure,
+                answer => return answer,
+            };
+            let failure = match forward::replicas(self, shard, &request, failure).await {
+                Err(failure) if forward::may_differ_elsewhere(&failure) => failure,
+                answer => return answer,
+            };
+            pauses.wait(self, failure).await?;
+        }
     }
 
     /// Waits for a call on this host that changes something.

@@ -48,6 +48,11 @@ impl Deadline {
         Self { at: Instant::now() + CALL_DEFAULT }
     }
 
+    /// Returns the end of the first of `parts` equal parts of the time that is left.
+    pub(crate) fn part(self, parts: u32) -> Self {
+        Self { at: Instant::now() + self.left() / parts.max(1) }
+    }
+
     /// Returns the earlier of this end and `span` from now.
     pub(crate) fn within(self, span: Duration) -> Instant {
         self.at.min(Instant::now() + span)

@@ -11,6 +11,8 @@
 //! done is reported as such, and the client repeats it under the same request id. The second host gets what is left
 //! of the caller's time.
 //!
+//! A stale read goes to any host that holds a replica of its shard (`replicas.rs`), also if nobody leads that.
+//!
 //! Unary calls are decoded here and encoded again, because this host must look into them anyway to find the shard. A
 //! pull stream is decoded up to its opening, then its frames are passed on as they come (`pipe.rs`).
 //!
@@ -29,6 +31,7 @@
 mod pass;
 mod peers;
 mod pipe;
+mod replicas;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +51,7 @@ use crate::status;
 pub(crate) use pass::Pass;
 pub(crate) use peers::{Answers, Peers};
 pub(crate) use pipe::{Piped, Splice, pipe};
+pub(crate) use replicas::{may_differ_elsewhere, replicas};
 
 /// Wait before the route is looked up again: a heartbeat tells of a new leader sooner than that.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -68,7 +72,7 @@ pub(crate) async fn pass<R: Pass>(
         let failure = match leader(call, shard)? {
             Leader::Here => return Ok(None),
             Leader::Nobody(failure) => failure,
-            Leader::At(host, service) => match ask(call, &host, &service, request).await {
+            Leader::At(host, service) => match ask(call, &host, &service, request, named).await {
                 Err(failure) if again::<R>(&failure) => failure,
                 answer => return answer.map(Some),
             },
@@ -132,12 +136,13 @@ impl Pauses {
     }
 }
 
-/// Asks the door of another host, once.
+/// Asks the door of another host, once. The transport knows what broke, not where: `named` says that.
 async fn ask<R: Pass>(
     call: Call<'_>,
     host: &HostId,
     service: &str,
     request: &R,
+    named: fn(Failure, &HostId, &str) -> Failure,
 ) -> Result<R::Reply, Failure> {
     let kept = call.door.peers().call(host, service)?;
     let mut request = Request::new(request.clone());
@@ -172,10 +177,14 @@ fn again<R: Pass>(failure: &Failure) -> bool {
     }
 }
 
-/// The transport knows what broke, not where.
+/// Returns whether the way to the other host broke, or was never there.
+fn broke(failure: &Failure) -> bool {
+    [reason::UNREACHABLE, reason::OUTCOME_UNKNOWN].contains(&&*failure.reason)
+}
+
+/// Says which leader could not be reached, or lost an answer.
 fn named(failure: Failure, host: &HostId, service: &str) -> Failure {
-    let broken = [reason::UNREACHABLE, reason::OUTCOME_UNKNOWN].contains(&&*failure.reason);
-    if !broken {
+    if !broke(&failure) {
         return failure;
     }
     // Not UNREACHABLE: the client has reached this host, and shall not think otherwise.

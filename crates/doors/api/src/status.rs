@@ -28,6 +28,9 @@ pub(crate) fn failure(error: &Error) -> Failure {
     match error {
         // Doors that know the leader name it: see `not_leader`.
         Error::NotLeader(shard) => not_leader(*shard, &Route::Nowhere),
+        Error::NoReplica(_) | Error::Behind { .. } => {
+            named(reason::NO_REPLICA).with_retry_after(ELECTION_WAIT)
+        }
         Error::NoSuchShard(_) => named(reason::SHARD_NOT_FOUND),
         Error::Overloaded(wait) => named(reason::OVERLOADED).with_retry_after(Duration::from_millis(wait.0)),
         Error::DiskFull => named(reason::DISK_FULL).with_retry_after(DISK_WAIT),

@@ -10,6 +10,7 @@ mod push;
 mod queues;
 mod settle;
 mod split;
+mod stale;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};

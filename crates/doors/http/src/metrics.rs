@@ -1,4 +1,5 @@
-//! What `/metrics` shows: names `z4_*` with their unit, labels `queue` and `shard` and nothing unbounded.
+//! What `/metrics` shows: names `z4_*` with their unit, labels `queue`, `shard` and `peer` (another
+//! host), nothing unbounded.
 //!
 //! # Caveats
 //! - Queues beyond the hundred with the largest backlogs are summed up under `queue="_other"`.
@@ -15,6 +16,7 @@ use crate::text::Page;
 const QUEUES_MAX: usize = 100;
 /// Takes the sum of all others.
 const OTHER: &str = "_other";
+const CLOCK_OFFSET: &str = "z4_host_clock_offset_seconds";
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
@@ -138,6 +140,14 @@ fn host(page: &mut Page, handle: &Handle) {
         "How far the wall clock runs ahead of shard time.",
         threads.wall_ahead_ms.load(Relaxed).cast_signed() as f64 / 1e3,
     );
+    page.metric(
+        CLOCK_OFFSET,
+        GAUGE,
+        "How far another host's wall clock runs ahead of this one's; not there while unknown.",
+    );
+    for (peer, clock) in handle.peer_clocks() {
+        page.sample(CLOCK_OFFSET, "peer", &peer.0, clock.offset_ms as f64 / 1e3);
+    }
     if let Some(bytes) = resident_bytes() {
         page.single("process_resident_memory_bytes", GAUGE, "Resident memory of the process.", bytes);
     }

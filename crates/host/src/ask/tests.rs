@@ -15,6 +15,7 @@ fn questions() -> Vec<Question> {
         Question::Join { address: "b:1".into(), service: "b:2".into() },
         Question::Command(Command::RemoveHost { host: HostId("b".into()) }),
         Question::Leaders,
+        Question::Clock,
     ]
 }
 
@@ -42,6 +43,7 @@ fn answers() -> Vec<Answer> {
         Answer::Elsewhere(Some((host, "b:1".into()))),
         Answer::Unknown,
         Answer::Leaders(vec![(shard, 12), (ShardId(4), 0)]),
+        Answer::Clock(Millis(u64::MAX)),
     ]);
     answers
 }
@@ -59,6 +61,8 @@ fn questions_and_answers_have_their_golden_bytes() {
     assert_eq!(Answer::Failed(Kind::Internal, String::new()).encode(), [1, 7, 10, 0, 0, 0, 0]);
     let leaders = Answer::Leaders(vec![(ShardId(3), 12)]);
     assert_eq!(leaders.encode(), [1, 8, 1, 0, 0, 0, 3, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(Question::Clock.encode(), [1, 6]);
+    assert_eq!(Answer::Clock(Millis(0x0102)).encode(), [1, 9, 2, 1, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -100,6 +100,7 @@ impl Cluster {
                 Ok(()) => Answer::Done,
                 Err(error) => self.failed(error),
             },
+            Question::Clock => Answer::Clock(self.clock.wall()),
             Question::Leaders => Answer::Leaders(
                 self.runner
                     .leaders()

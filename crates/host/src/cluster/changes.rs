@@ -98,7 +98,13 @@ impl Cluster {
         if !self.identity().is_member() {
             return Err(Error::NotJoined);
         }
-        let (found, answer) = self.ask(&address, Some(&host), &Question::Greet, ASK).await?;
+        let greeted = self.ask(&address, Some(&host), &Question::Greet, ASK).await;
+        let (found, answer) = greeted.map_err(|error| match error {
+            Error::Peer(kind, text) if !text.contains(&address) => {
+                Error::Peer(kind, format!("{address}: {text}"))
+            }
+            error => error,
+        })?;
         let own = self.identity();
         let Answer::Greeting(greeting) = answer else {
             return Err(Error::Peer(Kind::Unsupported, format!("host {host} does not answer a greeting")));

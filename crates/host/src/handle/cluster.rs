@@ -1,4 +1,6 @@
-//! The calls of a handle that concern the cluster: where a shard is led, and changes of the registry.
+//! The calls of a handle that concern the cluster: where a shard is led, changes of the registry, others' clocks.
+
+use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 use z4_multiraft::Input;
@@ -6,6 +8,7 @@ use z4_registry::{Command, Refusal};
 use z4_types::{HostId, ShardId};
 
 use super::Handle;
+use crate::clocks::PeerClock;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::machine::HostWrite;
@@ -117,6 +120,20 @@ impl Handle {
             }
             Err(_) => Err(Error::NotLeader(shard)),
         }
+    }
+
+    /// Returns how far the wall clocks of the other hosts are from this host's: of those measured in the last half
+    /// minute.
+    #[must_use]
+    pub fn peer_clocks(&self) -> BTreeMap<HostId, PeerClock> {
+        self.shared.cluster.as_ref().map(|cluster| cluster.peer_clocks()).unwrap_or_default()
+    }
+
+    /// Returns, for people, what is not as it should be although the host serves: wall clocks that are off. A sentence
+    /// each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.cluster.as_ref().map(|cluster| cluster.clock_warnings()).unwrap_or_default()
     }
 
     fn cluster(&self) -> Result<&Cluster, Error> {

@@ -15,6 +15,7 @@ async fn a_host_without_a_cluster_asks_and_learns_who_answers() {
     newcomer.identity.cluster = ClusterId(0);
     let answer = ask(&newcomer, &b.address, None, "who are you".into(), PATIENCE).await.expect("b answers");
     assert_eq!(&answer.body[..], b"n: who are you");
+    assert!(answer.took > Duration::ZERO && answer.took < PATIENCE, "{:?}", answer.took);
     assert_eq!((answer.from.host, answer.from.cluster), (host("b"), ClusterId(1)));
     let long =
         ask(&newcomer, &b.address, Some(&host("b")), "long".into(), PATIENCE).await.expect("b answers");

@@ -44,6 +44,13 @@ fn json(door: &Door, snapshot: &Snapshot) -> Value {
             "service_address": host.service,
             "status": host.status.to_string(),
         })).collect::<Vec<_>>(),
+        "clocks": handle.peer_clocks().into_iter().map(|(peer, clock)| json!({
+            "peer": peer.to_string(),
+            "offset_ms": clock.offset_ms,
+            "uncertainty_ms": clock.uncertainty_ms,
+            "age_ms": clock.age_ms,
+            "off": clock.off,
+        })).collect::<Vec<_>>(),
         "shards": snapshot.groups.iter().map(|group| json!({
             "id": group.shard.0,
             "replica": group.replica,

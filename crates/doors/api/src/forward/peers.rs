@@ -152,8 +152,8 @@ impl Peer {
     fn new(host: &HostId, service: &str) -> Result<Self, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{service}")).map_err(|error| {
             let what = format!(
-                "the leader, host {host}, has announced the service address {service:?}, which is none: {error}; \
-                 correct its configuration"
+                "host {host} has announced the service address {service:?}, which is none: {error}; correct its \
+                 configuration"
             );
             Failure::new(Kind::Unavailable, reason::NO_LEADER, what)
         })?;

@@ -117,7 +117,8 @@ async fn every_unary_verb_is_answered_by_the_leader_and_the_reply_names_it() {
     let again = client.batch_create_tasks(batch).await.expect("answered").into_inner();
     assert_eq!(again.ids, first.ids, "the request id travels along");
 
-    let got = client.get_task(v1::GetTaskRequest { id: created.id.clone() }).await.expect("is there");
+    let got =
+        client.get_task(v1::GetTaskRequest { id: created.id.clone(), stale: false }).await.expect("is there");
     assert_eq!(got.into_inner().forwarded_to, b.address);
     let list = v1::ListTasksRequest { queue: "mail".into(), ..Default::default() };
     let listed = client.list_tasks(list).await.expect("lists").into_inner();
@@ -154,7 +155,8 @@ async fn every_unary_verb_is_answered_by_the_leader_and_the_reply_names_it() {
     let ids = vec![leased.tasks[1].id.clone(), leased.tasks[0].id.clone()];
     let cancelled = client.cancel_tasks(v1::CancelTasksRequest { ids }).await.expect("cancels").into_inner();
     assert_eq!(cancelled.errors.iter().map(|e| e.index).collect::<Vec<_>>(), [1], "it was acked");
-    let refused = client.get_task(v1::GetTaskRequest { id: created.id }).await.expect_err("is gone");
+    let refused =
+        client.get_task(v1::GetTaskRequest { id: created.id, stale: false }).await.expect_err("is gone");
     assert_eq!(refused.code(), Code::NotFound, "refusals come through: {refused:?}");
     assert_eq!((a.door.bodies().used(), b.door.bodies().used()), (0, 0), "shares are given back");
     a.stop().await;

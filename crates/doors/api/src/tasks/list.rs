@@ -4,7 +4,7 @@
 //! clock first and bounds the time by it.
 //!
 //! # Not here
-//! - What a page token means: `z4-tasks`. Here it is hexadecimal text.
+//! - What a page token means: `z4-tasks`. Here it is hexadecimal text. That of a stale list: `stale.rs`.
 
 use z4_host::ListRequest;
 use z4_proto::convert::{millis, queue_name};
@@ -15,6 +15,7 @@ use z4_tasks::{ListFilter, PageToken, Phase};
 use z4_types::limits::LIST_PAGE_MAX;
 use z4_types::{Duration, Millis, QueueName};
 
+use super::stale;
 use crate::call::Call;
 use crate::messages;
 
@@ -27,6 +28,9 @@ pub(super) async fn list(
 ) -> Result<v1::ListTasksResponse, Failure> {
     let queue = queue_name(&request.queue, "queue")?;
     let shard = call.handle().shard_of(&queue);
+    if request.stale {
+        return call.serve_stale(shard, request, |request| stale::list(call, queue.clone(), request)).await;
+    }
     call.serve(shard, request, |request| here(call, queue, request)).await
 }
 
@@ -35,25 +39,13 @@ async fn here(
     queue: QueueName,
     request: v1::ListTasksRequest,
 ) -> Result<v1::ListTasksResponse, Failure> {
-    let from = request.from.map(|time| millis(time, "from")).transpose()?;
-    let to = request.to.map(|time| millis(time, "to")).transpose()?;
+    let wish = Wish::of(&request)?;
     let after = page_token(&request.page_token)?;
-    let limit = page_size(request.page_size);
-    let state = v1::TaskState::try_from(request.state).map_err(|_| {
-        let what = format_args!("{} is no TaskState; give 0 to 4", request.state);
-        Failure::invalid("state", reason::FIELD_INVALID, what)
-    })?;
-
-    let mut filter = ListFilter { state: phase(state), from, to };
+    let Wish { mut filter, limit, .. } = wish;
     let mut split_at = None;
     if filter.state == Some(Phase::Waiting) {
         let (now, _) = call.read(call.handle().queue(queue.clone())).await?;
-        let next = now + Duration(1);
-        if state == v1::TaskState::Due {
-            filter.to = Some(filter.to.map_or(next, |to| to.min(next)));
-        } else {
-            filter.from = Some(filter.from.map_or(next, |from| from.max(next)));
-        }
+        filter = wish.filter_at(now);
         split_at = Some(now);
     }
     let (now, page) = call.read(call.handle().list(ListRequest { queue, filter, after, limit })).await?;
@@ -62,8 +54,46 @@ async fn here(
     Ok(v1::ListTasksResponse {
         tasks: page.tasks.into_iter().map(|task| messages::task(task, now)).collect(),
         next_page_token: page.next.map(|token| hex(&token.to_bytes())).unwrap_or_default(),
+        freshness: None,
         forwarded_to: String::new(),
     })
+}
+
+/// Which tasks of a queue are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    state: v1::TaskState,
+    /// Without the bound between scheduled and due.
+    pub(super) filter: ListFilter,
+    pub(super) limit: u32,
+}
+
+impl Wish {
+    /// Reads what a request says besides its queue and page.
+    ///
+    /// # Errors
+    /// If a field cannot be.
+    pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Self, Failure> {
+        let from = request.from.map(|time| millis(time, "from")).transpose()?;
+        let to = request.to.map(|time| millis(time, "to")).transpose()?;
+        let state = v1::TaskState::try_from(request.state).map_err(|_| {
+            let what = format_args!("{} is no TaskState; give 0 to 4", request.state);
+            Failure::invalid("state", reason::FIELD_INVALID, what)
+        })?;
+        let filter = ListFilter { state: phase(state), from, to };
+        Ok(Self { state, filter, limit: page_size(request.page_size) })
+    }
+
+    /// Returns the filter by which scheduled and due tasks are told apart at `now`.
+    pub(super) fn filter_at(self, now: Millis) -> ListFilter {
+        let (mut filter, next) = (self.filter, now + Duration(1));
+        match self.state {
+            v1::TaskState::Due => filter.to = Some(filter.to.map_or(next, |to| to.min(next))),
+            v1::TaskState::Scheduled => filter.from = Some(filter.from.map_or(next, |from| from.max(next))),
+            _ => {}
+        }
+        filter
+    }
 }
 
 fn phase(state: v1::TaskState) -> Option<Phase> {
@@ -114,6 +144,7 @@ fn page_token(text: &str) -> Result<Option<PageToken>, Failure> {
         return Ok(None);
     }
     let bytes = unhex(text).ok_or_else(bad_token)?;
+    stale::refuse_token(&bytes)?;
     PageToken::from_bytes(&bytes).map(Some).map_err(|_| bad_token())
 }
 

@@ -62,7 +62,7 @@ impl Served {
     }
 
     async fn get(&self, id: &str) -> Result<v1::Task, Status> {
-        let reply = self.tasks().get_task(v1::GetTaskRequest { id: id.into() }).await?;
+        let reply = self.tasks().get_task(v1::GetTaskRequest { id: id.into(), stale: false }).await?;
         Ok(reply.into_inner().task.expect("a task"))
     }
 
