@@ -12,7 +12,9 @@
 //! **Off and back.** A clock is off once it is certainly more than [`OFF_MS`] away, and back once it is certainly less
 //! than [`BACK_MS`] away; in between nothing changes, so a clock at the limit is no stream of news. Nothing is refused
 //! for a clock: shard time is the log's and never goes back (`z4-multiraft`, `clock.rs`). But it begins where its
-//! leader's wall clock stands, so a leader that is ahead delivers early and ends leases early.
+//! leader's wall clock stands, so a leader that is ahead delivers early and ends leases early. Therefore who finds its
+//! own clock to be the odd one hands its leaderships over, and nobody hands any to a host whose clock is off
+//! (`controller.rs`).
 //!
 //! # Invariants
 //! - `off` changes by an exchange only. A host is warned of at most once in [`SAY_AGAIN_NS`], and called back only
@@ -20,11 +22,12 @@
 //! # Not here
 //! - Asking: `cluster/clocks.rs`. Correcting anything: that is NTP's, on the host itself.
 //! # Caveats
+//! - A host whose clock is off leads until it was compared: at its first pass, and then every five seconds.
 //! - What a leader that was ahead has logged stays: the next leader's time of that shard begins there and runs a twentieth
 //!   slower until the excess is gone. Other shards are not touched.
 //! - Two clocks that differ do not tell which is wrong. Who differs alike from most of the others says so of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use z4_types::{HostId, Millis};
@@ -162,6 +165,14 @@ impl Clocks {
     /// Returns the clocks that are known at `now_ns`.
     pub(crate) fn known(&self, now_ns: u64) -> BTreeMap<HostId, PeerClock> {
         self.fresh(now_ns).map(|(peer, watched)| (peer.clone(), watched.seen(now_ns))).collect()
+    }
+
+    /// Returns the hosts that had better not lead: this one if its clock is the odd one, else those whose clocks are off.
+    pub(crate) fn astray(&self, now_ns: u64) -> BTreeSet<HostId> {
+        if self.is_odd(now_ns) {
+            return BTreeSet::from([self.own.clone()]);
+        }
+        self.fresh(now_ns).filter(|(_, watched)| watched.off).map(|(peer, _)| peer.clone()).collect()
     }
 
     /// Returns, for people, which clocks are known to be off at `now_ns`, and what to do.

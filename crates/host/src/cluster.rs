@@ -50,8 +50,8 @@ pub(crate) use answers::Answers;
 const PASS: Duration = Duration::from_millis(100);
 /// Passes between two questions for the leaders of shards that have no replica here.
 const LEADERS_PASSES: u32 = 5;
-/// Passes between two comparisons of clocks: five seconds, so that a jump is noticed soon, for one short connection to
-/// each host.
+/// Passes between two comparisons of clocks, once one has succeeded: five seconds, so that a jump is noticed soon, for one
+/// short connection to each host.
 const CLOCKS_PASSES: u32 = 50;
 /// A question that needs no work has so long.
 const ASK: Duration = Duration::from_secs(2);
@@ -153,7 +153,8 @@ impl Cluster {
             let Some(cluster) = this.upgrade().filter(|cluster| !cluster.is_stopped()) else { return };
             cluster.pass().await;
             // A host that does not answer must not hold up the errands.
-            if pass.is_multiple_of(CLOCKS_PASSES) && !cluster.comparing.swap(true, Relaxed) {
+            let compare = pass.is_multiple_of(CLOCKS_PASSES) || cluster.peer_clocks().is_empty();
+            if compare && !cluster.comparing.swap(true, Relaxed) {
                 let cluster = Arc::clone(&cluster);
                 tokio::spawn(async move {
                     cluster.compare_clocks().await;
@@ -226,6 +227,7 @@ impl Cluster {
         self.runner.look(move |driver| {
             let (registry, seats) = (this.registry(), this.seats());
             let mut controller = this.controller.lock().unwrap_or_else(PoisonError::into_inner);
+            controller.set_astray(this.clocks_astray());
             drop(reply.send(controller.pass(driver, &registry, &seats)));
         });
         let Ok(errands) = answer.await else { return };

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! **Leaders at home.** Elections leave the leaders wherever they fall. Each shard has a home, one of its voters, so that
-//! the shards of a cluster are led by all its hosts alike ([`home`]); a leader elsewhere hands over when all is quiet.
+//! the shards of a cluster are led by all its hosts alike ([`home`]); a leader elsewhere hands over when all is quiet, and
+//! at once if its clock is the odd one.
 //!
 //! # Invariants
 //! - A replica is created only under an id newer than any this host has buried for the shard, and buried only by a
@@ -90,13 +91,20 @@ pub struct Controller {
     routes: BTreeMap<ShardId, BTreeMap<u64, HostId>>,
     /// For how many passes each group led here has needed nothing.
     quiet: BTreeMap<ShardId, u32>,
+    /// Hosts that had better not lead: their clocks are off.
+    astray: BTreeSet<HostId>,
 }
 
 impl Controller {
     /// Returns the controller of a host that says this of itself.
     #[must_use]
     pub fn new(own: Announcement) -> Self {
-        Self { own, routes: BTreeMap::new(), quiet: BTreeMap::new() }
+        Self { own, routes: BTreeMap::new(), quiet: BTreeMap::new(), astray: BTreeSet::new() }
+    }
+
+    /// Sets whose clocks are off: they are handed no leadership, and this host hands its own over if it is among them.
+    pub fn set_astray(&mut self, hosts: BTreeSet<HostId>) {
+        self.astray = hosts;
     }
 
     /// Looks at everything once. Nothing is done while no registry is known.
@@ -126,7 +134,7 @@ impl Controller {
             let Some(members) = groups.members(shard.id) else { continue };
             self.route(groups, shard);
             let quiet = self.quiet.entry(shard.id).or_default();
-            errands.extend(lead(groups, shard, &members, quiet));
+            errands.extend(lead(groups, shard, &members, quiet, &self.astray));
         }
         errands
     }
@@ -165,6 +173,7 @@ fn lead(
     shard: &z4_registry::Shard,
     members: &Members,
     quiet: &mut u32,
+    astray: &BTreeSet<HostId>,
 ) -> Option<Errand> {
     let passes = std::mem::take(quiet);
     if !members.leading || !members.settled || members.transferring {
@@ -183,8 +192,12 @@ fn lead(
         .collect();
     let done = match next_step(shard, &actual, &caught_up, members.replica) {
         Step::Wait => Ok(()),
-        Step::Nothing => match home(shard) {
-            Some(home) if home != members.replica && caught_up.contains(&home) && passes >= HOME_PASSES => {
+        Step::Nothing => match home(shard, astray) {
+            Some(home)
+                if home != members.replica
+                    && caught_up.contains(&home)
+                    && (passes >= HOME_PASSES || is_astray(shard, members.replica, astray)) =>
+            {
                 groups.transfer_leader(shard.id, home)
             }
             _ => {
@@ -210,12 +223,19 @@ fn lead(
 }
 
 /// Returns the replica that leads `shard` where nothing speaks against it: its voters in the order of their hosts take
-/// turns, shard by shard.
-fn home(shard: &z4_registry::Shard) -> Option<u64> {
+/// turns, shard by shard. Those whose clocks are off are left out, unless it is all of them.
+fn home(shard: &z4_registry::Shard, astray: &BTreeSet<HostId>) -> Option<u64> {
     let mut voters: Vec<_> = shard.voters().collect();
+    if voters.iter().any(|voter| !astray.contains(&voter.host)) {
+        voters.retain(|voter| !astray.contains(&voter.host));
+    }
     voters.sort_by(|a, b| a.host.cmp(&b.host));
     let turn = shard.id.0 as usize % voters.len().max(1);
     voters.get(turn).map(|replica| replica.id)
+}
+
+fn is_astray(shard: &z4_registry::Shard, replica: u64, astray: &BTreeSet<HostId>) -> bool {
+    shard.replicas.iter().any(|known| known.id == replica && astray.contains(&known.host))
 }
 
 impl Groups for Driver<HostMachine> {

@@ -172,3 +172,15 @@ fn any_number_another_host_says_is_an_offset() {
     assert_eq!(bench.clocks.known(1)[&host("b")].offset_ms, i64::MAX);
     assert!(bench.clocks.known(1)[&host("b")].off);
 }
+
+#[test]
+fn who_had_better_not_lead_is_the_odd_one_or_whoever_is_off() {
+    let mut bench = Bench::new();
+    let astray = |bench: &Bench| bench.clocks.astray(bench.now_ns);
+    bench.round(&[("b", 0, 1, 1), ("c", 2 * HOUR_MS, 1, 1)]);
+    assert_eq!(astray(&bench), BTreeSet::from([host("c")]));
+    bench.round(&[("b", -2 * HOUR_MS, 1, 1), ("c", -2 * HOUR_MS, 1, 1)]);
+    assert_eq!(astray(&bench), BTreeSet::from([host("a")]), "not the others: this one");
+    bench.round(&[("b", 0, 1, 1), ("c", 0, 1, 1)]);
+    assert!(astray(&bench).is_empty());
+}

@@ -3,7 +3,7 @@
 //! # Not here
 //! - What the answers mean: `crate::clocks`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -23,6 +23,11 @@ impl Cluster {
     /// Returns a sentence for each clock that is off.
     pub(crate) fn clock_warnings(&self) -> Vec<String> {
         self.clocks.lock().unwrap_or_else(PoisonError::into_inner).warnings(self.clock.monotonic_ns())
+    }
+
+    /// Returns the hosts that had better not lead.
+    pub(super) fn clocks_astray(&self) -> BTreeSet<HostId> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).astray(self.clock.monotonic_ns())
     }
 
     /// Asks every host that frames are sent to, all at once.

@@ -225,3 +225,25 @@ fn a_leader_hands_over_to_the_shards_home_when_all_was_quiet_and_home_is_there()
     passes(&mut controller, &mut groups, 1);
     assert_eq!(groups.transfers, [(ShardId(1), b1)], "shard 0 is at home");
 }
+
+#[test]
+fn a_leader_whose_clock_is_off_hands_over_at_once_and_is_given_nothing() {
+    let registry = with_b();
+    let b1 = registry.replica_on(ShardId(1), &host("b")).expect("is placed").id;
+    let mut controller = controller("a", 5);
+    let mut groups = Script::default();
+    groups.members.insert(ShardId(1), leading(2, Membership::of(vec![2, b1]), 900, &[(2, 900), (b1, 900)]));
+    controller.set_astray(BTreeSet::from([host("b")]));
+    for _ in 0..3 * HOME_PASSES {
+        controller.pass(&mut groups, &registry, &seats_of_a());
+    }
+    assert_eq!(groups.transfers, [], "b is its home, and b's clock is off");
+    controller.set_astray(BTreeSet::from([host("a")]));
+    controller.pass(&mut groups, &registry, &seats_of_a());
+    assert_eq!(groups.transfers, [(ShardId(1), b1)]);
+    groups.transfers.clear();
+    controller.set_astray(BTreeSet::from([host("a"), host("b")]));
+    groups.members.insert(ShardId(0), leading(1, Membership::of(vec![1]), 900, &[(1, 900)]));
+    controller.pass(&mut groups, &registry, &seats_of_a());
+    assert_eq!(groups.transfers, [(ShardId(1), b1)], "if all are off they take turns as ever");
+}
