@@ -243,12 +243,16 @@ async fn stream_until_broken(
         stream.flush().await?;
         let refused = stream.take_refused();
         let now = shared.now();
-        let mut ledger = shared.lock();
-        for (number, word) in in_doubt.drain(..) {
-            match refused.iter().find(|(id, _)| *id == word.id) {
-                None => ledger.acked(number, now),
-                Some((_, error)) => judge_refusal(&mut ledger, number, error, now),
-            }
+        {
+            let mut ledger = shared.lock();
+            in_doubt.retain(|(number, word)| {
+                let refused = refused.iter().find(|(id, _)| *id == word.id);
+                stays_in_doubt(&mut ledger, *number, refused.map(|(_, error)| error), now)
+            });
+        }
+        if !in_doubt.is_empty() {
+            // Asked again before anything else is taken.
+            return Ok(());
         }
     }
     Ok(())
@@ -263,26 +267,29 @@ async fn settle_again(load: &Load, in_doubt: &mut Vec<(u64, Settlement)>) -> Res
     let answers = load.client.settle(&words).await?;
     let now = load.shared.now();
     let mut ledger = load.shared.lock();
-    for ((number, _), answer) in in_doubt.drain(..).zip(answers) {
-        match answer {
-            Ok(()) => ledger.acked(number, now),
-            // Nobody else ends tasks here: it is gone because the ack that got no answer was done.
-            Err(error) if error.kind() == Kind::NotFound => ledger.acked(number, now),
-            Err(error) => judge_refusal(&mut ledger, number, &error, now),
-        }
-    }
+    let mut answers = answers.into_iter();
+    in_doubt.retain(|(number, _)| {
+        let error = answers.next().and_then(Result::err);
+        stays_in_doubt(&mut ledger, *number, error.as_ref(), now)
+    });
     Ok(())
 }
 
-fn judge_refusal(ledger: &mut Ledger, number: u64, error: &z4_client::Error, now: Millis) {
+/// Takes the answer to an ack. Returns whether nobody knows yet what became of it: it is sent again.
+fn stays_in_doubt(ledger: &mut Ledger, number: u64, refused: Option<&z4_client::Error>, now: Millis) -> bool {
+    let Some(error) = refused else {
+        ledger.acked(number, now);
+        return false;
+    };
     match error.kind() {
         // The lease ended first: the task comes back.
         Kind::Conflict => {}
+        // Nobody else ends tasks here: it is gone because an ack that got no answer was done.
         Kind::NotFound => ledger.acked(number, now),
-        // Not done, or nobody knows: the lease ends and the task comes back, or it is gone.
-        _ if error.is_retryable() => {}
+        _ if error.is_retryable() => return true,
         _ => ledger.error(format!("ack of task {number}: {error}")),
     }
+    false
 }
 
 fn payload(number: u64) -> Vec<u8> {
