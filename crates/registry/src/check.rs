@@ -2,7 +2,7 @@
 
 use crate::limits::{FORMER_INSTANCES_MAX, HOSTS_MAX, REPLICATION_MAX};
 use crate::registry::Registry;
-use crate::shard::{Role, Shard};
+use crate::shard::{Replica, Role, Shard};
 
 impl Registry {
     /// Checks the invariants.
@@ -84,7 +84,7 @@ impl Registry {
             };
             let fits = match replica.role {
                 Role::Voter => host.is_active(),
-                Role::Learner => id.0 == 0 && host.is_member(),
+                Role::Learner => id.0 == 0 && (host.is_member() || self.holds_tasks(&host.id)),
                 Role::Leaving => true,
             };
             if !fits {
@@ -94,8 +94,8 @@ impl Registry {
                 ));
             }
         }
-        let wanted = shard.replicas.iter().filter(|replica| replica.is_wanted()).count();
-        if id.0 == 0 && wanted != self.members().count() {
+        let mut members = self.members();
+        if id.0 == 0 && !members.all(|host| shard.on(&host.id).is_some_and(Replica::is_wanted)) {
             return Err("a member has no replica of the registry".into());
         }
         Ok(())

@@ -17,7 +17,9 @@
 //!
 //! **The registry** has a replica on every member, to route by. Active hosts give the voters, the replication's
 //! number of them: those who are it stay, the oldest learner comes next, the newest voter goes first. All others,
-//! and draining hosts, have learners.
+//! and draining hosts, have learners. So has a removed host until its last replica of a task shard has left: it may
+//! have slept through its removal, wake up as the leader of such a shard, and must learn then that it shall hand over.
+//! Its replica of the registry leaves last.
 //!
 //! # Invariants
 //! - A second run changes nothing.
@@ -62,10 +64,19 @@ fn place_registry(registry: &mut Registry) {
     let members: Vec<(HostId, bool)> =
         registry.members().map(|host| (host.id.clone(), host.is_active())).collect();
     let active = |host: &HostId| members.iter().any(|(id, active)| id == host && *active);
+    let holds_tasks: Vec<HostId> = registry
+        .hosts
+        .iter()
+        .map(|host| &host.id)
+        .filter(|host| registry.holds_tasks(host))
+        .cloned()
+        .collect();
     let voters = members.iter().filter(|(_, active)| *active).count().min(registry.replication as usize);
     for replica in &mut registry.shards[0].replicas {
         if !members.iter().any(|(id, _)| *id == replica.host) {
-            replica.role = Role::Leaving;
+            // One that began to leave is never wanted again.
+            let stays = replica.is_wanted() && holds_tasks.contains(&replica.host);
+            replica.role = if stays { Role::Learner } else { Role::Leaving };
         } else if replica.role == Role::Voter && !active(&replica.host) {
             replica.role = Role::Learner;
         }

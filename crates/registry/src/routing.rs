@@ -2,6 +2,7 @@
 
 use z4_types::{HostId, QueueName, ShardId};
 
+use crate::command::Command;
 use crate::host::Host;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
@@ -68,6 +69,23 @@ impl Registry {
     #[must_use]
     pub fn holds_replicas(&self, host: &HostId) -> bool {
         self.shards.iter().any(|shard| shard.on(host).is_some())
+    }
+
+    /// Returns whether a replica of a task shard still stands on `host`, wanted or not.
+    pub(crate) fn holds_tasks(&self, host: &HostId) -> bool {
+        self.shards.iter().any(|shard| shard.id.0 > 0 && shard.on(host).is_some())
+    }
+
+    /// Returns the command that makes the empty directory `instance` the one of `host`, reached at `address`: a new
+    /// member, or the successor of one that lost its disk. Nobody else speaks for `host` any more: the caller has seen
+    /// to that.
+    #[must_use]
+    pub fn admission(&self, host: &HostId, instance: u64, address: String) -> Command {
+        if self.host(host).is_some_and(|known| known.is_member() && known.instance != instance) {
+            Command::ReplaceHost { host: host.clone(), instance, address }
+        } else {
+            Command::AddHost { host: host.clone(), address, instance: Some(instance) }
+        }
     }
 
     /// Decides whether the data directory `instance` may speak for `host`, as in a handshake. A removed host may until

@@ -6,10 +6,13 @@
 //!
 //! ```text
 //! seed ──> Swarm ──> World ──step──> Node × 1…7 (Shell, Controller) ──frames──> SimNet ──> Node
-//!                      │               ├──records, groups──> Consensus (C1…C9)
+//!                      │               ├──records, groups──> Consensus (C1…C10)
 //!                      │               └──letters, with places in the log──> Clients, History ──> Model: fits, or Violation
-//!                      └──faults──> SimNet, SimDisk, SimClock, the registry
+//!                      ├──faults──> SimNet, SimDisk, SimClock, the registry
+//!                      └──turns──> hosts join, lose their disks, are removed, added again, stop
 //! ```
+//!
+//! A seed draws its *turns*, what becomes of hosts, from a stream of their own; two in five have none.
 //!
 //! Phases: faults → heal → everything converges in bounded time → all is asked again → drain → loss of power of all hosts
 //! → convergence → scan → judgement.
@@ -17,7 +20,8 @@
 //! # Invariants
 //! - A start may fail only if something was done to it; so may a running host end only then.
 //! # Not here
-//! - Clients cut off from hosts: they reach every host that is up. Hosts that are removed, or lose their disks.
+//! - What stands between sockets in the real host: how a host finds a cluster to join (`joining.rs` says what is done
+//!   instead), and calls forwarded from host to host: clients go to the leader themselves.
 //! - Damaged disks: the world of one host tries those.
 
 use std::collections::BTreeMap;
@@ -26,7 +30,7 @@ use std::fmt::Write as _;
 use xxhash_rust::xxh3::Xxh3;
 use z4_env::{Clock, Rng, SeededRng};
 use z4_multiraft::{Fault, GroupStatus};
-use z4_registry::Registry;
+use z4_registry::{Refusal, Registry};
 use z4_tasks::QueueStats;
 use z4_types::{Kind, Millis, ShardId};
 
@@ -42,7 +46,10 @@ pub mod clients;
 pub mod consensus;
 mod faults;
 pub mod history;
+mod hosts;
+mod joining;
 pub mod letters;
+mod losses;
 mod mail;
 pub mod node;
 mod report;
@@ -51,6 +58,7 @@ pub mod swarm;
 use clients::{Clients, Scene};
 use consensus::Consensus;
 use history::History;
+use joining::Answers;
 use node::Node;
 
 pub use report::{Outcome, REACHED, Totals};
@@ -67,6 +75,10 @@ const SPOIL_EVERY: u64 = 8;
 pub struct World {
     swarm: Swarm,
     rng: SeededRng,
+    /// Of all that has to do with turns.
+    dice: SeededRng,
+    /// What the registry said of turns.
+    answers: Answers,
     time: SimClock,
     net: SimNet,
     nodes: Vec<Node>,
@@ -123,7 +135,8 @@ impl World {
         net.set_links(swarm.links.clone());
         let founding: Registry = swarm.config(0).founding().expect("the drawn peers can form a cluster");
         let clients = Clients::new(&swarm, rng.fork(13), |queue| founding.shard_of(queue));
-        let nodes: Vec<Node> = (0..swarm.hosts).map(|at| Node::new(&swarm, at, &rng)).collect();
+        let hosts = swarm.hosts + swarm.turns.more;
+        let nodes: Vec<Node> = (0..hosts).map(|at| Node::new(&swarm, at, &rng)).collect();
         for node in &nodes {
             node.disk.set_faults(DiskFaults { writeback_ppm: 20_000, ..DiskFaults::default() });
         }
@@ -131,6 +144,8 @@ impl World {
             latest: time.wall(),
             latest_ns: u128::from(time.wall().0) * 1_000_000,
             rng: rng.fork(14),
+            dice: rng.fork(15),
+            answers: Answers::default(),
             swarm,
             time,
             net,
@@ -159,6 +174,7 @@ impl World {
             drop(node.shell.take());
             self.hash.update(&node.disk.digest().to_le_bytes());
             disk.add(&node.disk.counters());
+            disk.add(&node.lost);
         }
         if let Some(violation) = &violation {
             self.hash.update(violation.what.as_bytes());
@@ -172,7 +188,7 @@ impl World {
             disk,
             net: self.net.counters(),
             simulated_ms,
-            hosts: self.swarm.hosts as u64,
+            hosts: self.nodes.iter().filter(|node| node.lives > 0).count() as u64,
             calls: self.clients.calls,
             facts: self.history.facts_told,
             tasks: self.tasks,
@@ -209,6 +225,7 @@ impl World {
                 let fault = swarm::choose(&mut self.rng, &self.swarm.faults.clone());
                 self.strike(fault)?;
             }
+            self.take_turn()?;
         }
         self.end()
     }
@@ -225,7 +242,8 @@ impl World {
         }
         self.move_on()?;
         let patience = self.swarm.patience_ms * 1_000_000;
-        self.clients.give_up(self.now(), patience, &mut self.reached);
+        let now = self.now();
+        self.clients.give_up(&mut self.history, now, patience, &mut self.reached);
         Ok(())
     }
 
@@ -240,16 +258,20 @@ impl World {
     fn move_on(&mut self) -> Checked {
         let now = self.now();
         for at in 0..self.nodes.len() {
-            if !self.nodes[at].is_up() && now >= self.nodes[at].down_until {
+            let node = &self.nodes[at];
+            if !node.is_up() && node.may_start() && now >= node.down_until {
                 self.start(at)?;
             }
         }
+        self.let_join()?;
         while let Some(delivery) = self.net.deliver() {
-            let at =
-                self.nodes.iter().position(|node| node.name == delivery.to).expect("a host of the cluster");
-            let node = &mut self.nodes[at];
-            let paused = now < node.paused_until;
-            let Some(shell) = node.shell.as_mut().filter(|_| !paused) else { continue };
+            let at = self.node_of(&delivery.to);
+            let paused = now < self.nodes[at].paused_until;
+            if !self.is_admitted(at, &delivery) {
+                self.reached.reach("frame refused");
+                continue;
+            }
+            let Some(shell) = self.nodes[at].shell.as_mut().filter(|_| !paused) else { continue };
             let result = shell.receive(&delivery.from, delivery.frame.body);
             if result.is_err() {
                 self.after(at, result)?;
@@ -269,6 +291,9 @@ impl World {
                 result => self.after(at, result.map(drop))?,
             }
             self.carry_commands(at);
+            if self.nodes[at].stop.is_some() && self.nodes[at].is_up() {
+                self.stop_on(at)?;
+            }
         }
         Ok(())
     }
@@ -279,8 +304,18 @@ impl World {
         if commands.is_empty() {
             return;
         }
+        if self.trace {
+            println!("{:>12.3}  the controller of host {at} wants {commands:?}", self.now() as f64 / 1e6);
+        }
+        let (name, instance) = (self.nodes[at].name.clone(), self.nodes[at].instance);
         if let Some(leader) = self.nodes.iter_mut().find(|node| node.leads(ShardId(0))) {
-            commands.into_iter().for_each(|command| leader.change(command));
+            let refusal = leader.registry().and_then(|registry| registry.admit(&name, instance).err());
+            match refusal {
+                None | Some(Refusal::NotFound(_)) => {
+                    commands.into_iter().for_each(|command| leader.change(command));
+                }
+                Some(_) => self.reached.reach("wish of a removed host's controller refused"),
+            }
         }
     }
 
@@ -325,7 +360,8 @@ impl World {
         if self.trace {
             self.show(at, &groups);
         }
-        self.consensus.look(&groups, &terms, &mut self.reached)?;
+        let disk = self.nodes[at].disk_id();
+        self.consensus.look(disk, &groups, &terms, &mut self.reached)?;
         if self.rng.chance(1, CHECK_EVERY) {
             self.check_rows(at)?;
         }
@@ -364,6 +400,7 @@ impl World {
             self.reached.reach("leader died");
         }
         let node = &mut self.nodes[at];
+        node.stop = None;
         let shell = node.shell.take().expect("it lived");
         if node.disk.is_up() {
             if self.rng.chance(1, 2) { node.disk.crash() } else { node.disk.kill() }
@@ -402,8 +439,14 @@ impl World {
                     self.reached.reach("restart");
                 }
                 let (groups, _) = node.groups();
+                let (disk, name) = (node.disk_id(), node.name.clone());
                 self.note(format_args!("host {at} started"));
-                self.consensus.restarted(&groups)
+                let known =
+                    self.newest_registry().and_then(|registry| Some(registry.host(&name)?.is_member()));
+                if known == Some(false) {
+                    self.reached.reach("removed host restarted");
+                }
+                self.consensus.restarted(disk, &groups)
             }
             Err(refusal) => {
                 let (up, errors, name) = (node.disk.is_up(), node.has_errors(), node.name.clone());

@@ -69,6 +69,8 @@ impl NetCounters {
 pub struct Delivery {
     /// The sender.
     pub from: HostId,
+    /// The directories that spoke for the sender, 0 if its plug does not say.
+    pub instance: u64,
     /// The receiver.
     pub to: HostId,
     /// What was sent.
@@ -98,6 +100,7 @@ pub struct SimNet {
 pub struct SimPort {
     net: SimNet,
     from: HostId,
+    instance: u64,
 }
 
 impl SimNet {
@@ -123,7 +126,13 @@ impl SimNet {
     /// Returns the plug of host `from`.
     #[must_use]
     pub fn port(&self, from: HostId) -> SimPort {
-        SimPort { net: self.clone(), from }
+        self.port_of(from, 0)
+    }
+
+    /// Returns the plug of host `from`, for which the directories `instance` speak.
+    #[must_use]
+    pub fn port_of(&self, from: HostId, instance: u64) -> SimPort {
+        SimPort { net: self.clone(), from, instance }
     }
 
     /// Replaces what links do to frames sent from now on.
@@ -135,6 +144,12 @@ impl SimNet {
     /// Swallows every frame sent from `from` to `to` from now on.
     pub fn cut(&self, from: &HostId, to: &HostId) {
         self.state().cuts.insert((from.clone(), to.clone()));
+    }
+
+    /// Returns whether frames sent from `from` to `to` are swallowed now.
+    #[must_use]
+    pub fn is_cut(&self, from: &HostId, to: &HostId) -> bool {
+        self.state().cuts.contains(&(from.clone(), to.clone()))
     }
 
     /// Mends every cut.
@@ -209,7 +224,8 @@ impl State {
 impl Net for SimPort {
     fn send(&mut self, to: &HostId, frame: Frame) -> bool {
         let now = self.net.clock.monotonic_ns();
-        let delivery = Delivery { from: self.from.clone(), to: to.clone(), frame };
+        let (from, instance) = (self.from.clone(), self.instance);
+        let delivery = Delivery { from, instance, to: to.clone(), frame };
         self.net.state().send(now, &delivery)
     }
 }
@@ -239,7 +255,10 @@ mod tests {
         assert_eq!(net.deliver(), None);
         let at = net.next_at().expect("one frame is under way");
         clock.step(at);
-        assert_eq!(net.deliver(), Some(Delivery { from: host("a"), to: host("b"), frame: frame(1) }));
+        assert_eq!(
+            net.deliver(),
+            Some(Delivery { from: host("a"), instance: 0, to: host("b"), frame: frame(1) })
+        );
     }
 
     #[test]
@@ -273,5 +292,7 @@ mod tests {
         net.forget(&host("b"));
         assert!(port.send(&host("b"), frame(4)));
         assert_eq!(drain(&net, &clock), [4]);
+        net.cut(&host("a"), &host("b"));
+        assert!(net.is_cut(&host("a"), &host("b")) && !net.is_cut(&host("b"), &host("a")));
     }
 }

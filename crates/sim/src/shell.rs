@@ -471,6 +471,26 @@ impl Shell {
         self.seal()
     }
 
+    /// As [`Self::stop`], of a host among others: as soon as nothing is on its way to the disk. What waits for other
+    /// hosts waits in vain; the log holds all that was answered.
+    ///
+    /// # Errors
+    /// What ends the host before.
+    pub fn end(&mut self) -> Result<(), Fault> {
+        self.driver.stop();
+        for _ in 0..PASSES_MAX {
+            self.pass()?;
+            self.finish_batches()?;
+            let full = !self.batches.is_empty();
+            match self.checkpoint_step()? {
+                Step::Nothing if !full => return self.seal(),
+                Step::Nothing | Step::Full => return Ok(()),
+                Step::Done => {}
+            }
+        }
+        Err(Fault { kind: Kind::Internal, what: format!("no end after {PASSES_MAX} passes") })
+    }
+
     /// Runs everything, other threads too, until nothing is under way, or waits for a full disk.
     ///
     /// # Errors

@@ -4,12 +4,12 @@
 //! - Healed hosts agree on members, leaders, indexes and digests of every shard within [`CONVERGE_TICKS`] ticks.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use z4_types::ShardId;
 
 use super::World;
 use super::clients::Scene;
+use super::node::{Directories, Node};
 use crate::checks::{Checked, ensure};
 use crate::disk::Faults as DiskFaults;
 use crate::net::Links;
@@ -17,6 +17,8 @@ use crate::net::Links;
 /// Ticks within which a healed cluster agrees: elections, membership changes one after the other, and snapshots that
 /// were given up and begin again.
 const CONVERGE_TICKS: u64 = 1_500;
+/// Ticks for which hosts that were removed are let talk: some elections of theirs.
+const OUTSIDERS_TICKS: u64 = 60;
 /// Steps of a tick while it converges.
 const STEPS_PER_TICK: u64 = 4;
 /// Steps within which everything asked is answered.
@@ -42,12 +44,15 @@ impl World {
         self.converge()?;
         self.converged_ms = self.now() / 1_000_000 - self.converged_ms;
         self.reached.reach("converged");
+        self.bear_outsiders()?;
         self.ask_again()?;
         self.deliver_all()?;
         self.note(format_args!("last loss of power"));
         let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.consensus.exclude(BTreeSet::new());
         self.lose_power(&all)?;
         self.converge()?;
+        self.bear_outsiders()?;
         self.ask_again()?;
         self.deliver_all()?;
         self.scan()?;
@@ -71,7 +76,9 @@ impl World {
             node.disk.disarm();
             node.rate_ppm = 0;
             (node.paused_until, node.slow_until, node.down_until) = (0, 0, 0);
+            (node.ask_at, node.cut_off_until, node.stop) = (0, 0, None);
         }
+        self.clients.hang_up(&mut self.history, |_| true);
     }
 
     fn moment(&mut self, ns: u64) -> Checked {
@@ -98,17 +105,47 @@ impl World {
         Ok(())
     }
 
+    /// Lets hosts that were removed talk on for a while: whatever they say, the others stay as they are, and no term
+    /// begins with one of them (C10).
+    fn bear_outsiders(&mut self) -> Checked {
+        let outsiders = self.outsiders();
+        if outsiders.is_empty() {
+            return Ok(());
+        }
+        self.note(format_args!("{outsiders:?} were removed and talk on"));
+        self.consensus.exclude(outsiders);
+        for _ in 0..OUTSIDERS_TICKS * STEPS_PER_TICK {
+            self.moment(self.swarm.sizes.tick_ms * 1_000_000 / STEPS_PER_TICK)?;
+        }
+        self.reached.reach("removed hosts talked on");
+        self.converge()
+    }
+
     /// Returns in what the hosts differ from what they shall be.
     fn differs(&mut self) -> Option<String> {
-        let registries: Vec<_> = self.nodes.iter().filter_map(super::node::Node::registry).collect();
-        if registries.len() < self.nodes.len() {
+        if self.nodes.iter().any(|node| node.directories == Directories::Empty) {
+            return Some("a host waits to join".into());
+        }
+        let there = |node: &&Node| node.directories != Directories::Absent;
+        if self.nodes.iter().filter(there).any(|node| !node.is_up()) {
             return Some("a host is down".into());
         }
-        let registry = Arc::clone(&registries[0]);
-        if registries.iter().any(|other| *other != registry) {
-            return Some("hosts know different registries".into());
+        let registry = self.newest_registry()?;
+        let outsiders = self.outsiders();
+        let inside = |node: &&mut Node| node.is_up() && !outsiders.contains(&node.at);
+        for node in self.nodes.iter_mut().filter(inside) {
+            if node.registry().is_none_or(|other| *other != *registry) {
+                return Some("hosts know different registries".into());
+            }
+            let known = registry.host(&node.name).map_or(0, |host| host.instance);
+            if known != 0 && known != node.instance {
+                return Some(format!(
+                    "host {} speaks from directories {:x}, {known:x} is known",
+                    node.at, node.instance
+                ));
+            }
         }
-        let groups: Vec<_> = self.nodes.iter_mut().map(|node| node.groups().0).collect();
+        let groups: Vec<_> = self.nodes.iter_mut().filter(inside).map(|node| node.groups().0).collect();
         for shard in &registry.shards {
             let of_shard: Vec<_> = groups.iter().flatten().filter(|group| group.shard == shard.id).collect();
             let ids: BTreeSet<u64> = of_shard.iter().map(|group| group.replica).collect();

@@ -3,7 +3,8 @@
 //!
 //! A client follows what a host says of a shard's leader, as a door that forwards does. What was sent to a host that
 //! died, or that does not answer in time, may have happened: creates are sent again if they have request ids,
-//! settlements now and then. Consumers whose host stops leading are closed by it and open again elsewhere.
+//! settlements now and then. Consumers whose host stops leading are closed by it and open again elsewhere. What is said
+//! to a host that clients are cut off from is lost, and so is what it says; its consumers are gone.
 //!
 //! # Not here
 //! - Judging: `history.rs`. Reading the mail: `mail.rs`.
@@ -69,6 +70,8 @@ pub struct Waiting {
     pub floor: Index,
     /// Nobody waits for the answer any more.
     pub given_up: bool,
+    /// The question was lost on its way, or the answer was: none will come.
+    pub unheard: bool,
 }
 
 /// A connected consumer.
@@ -131,6 +134,27 @@ pub struct Scene<'a> {
     pub reached: &'a mut Reached,
     /// True time, nanoseconds.
     pub now: u64,
+}
+
+impl Scene<'_> {
+    /// Returns whether clients and this host do not reach each other now.
+    fn is_cut_off(&self, node: usize) -> bool {
+        self.now < self.nodes[node].cut_off_until
+    }
+
+    /// Sends a write. It may be lost.
+    fn write(&mut self, node: usize, shard: ShardId, write: Write) {
+        if !self.is_cut_off(node) {
+            running(self.nodes, node).write(shard, write);
+        }
+    }
+
+    /// Sends a read. It may be lost.
+    fn read(&mut self, node: usize, shard: ShardId, read: Read) {
+        if !self.is_cut_off(node) {
+            running(self.nodes, node).read(shard, read);
+        }
+    }
 }
 
 impl Clients {
@@ -231,7 +255,8 @@ impl Clients {
     fn call(&mut self, scene: &Scene<'_>, node: usize, shard: ShardId, asked: Asked) -> CallId {
         self.calls += 1;
         let floor = scene.history.known(shard);
-        let waiting = Waiting { asked, shard, node, since: scene.now, floor, given_up: false };
+        let unheard = scene.is_cut_off(node);
+        let waiting = Waiting { asked, shard, node, since: scene.now, floor, given_up: false, unheard };
         self.waiting.insert(self.calls, waiting);
         self.calls
     }
@@ -268,7 +293,7 @@ impl Clients {
         let letters = scene.nodes[node].letters.clone();
         let reply = letters.reply(move |answer| Letter::Created(call, answer));
         let write = Write::Create { queue, encoded, due_now, reply, permit };
-        running(scene.nodes, node).write(shard, write);
+        scene.write(node, shard, write);
     }
 
     /// Keeps a create that is to be sent again, if it has request ids.
@@ -296,6 +321,10 @@ impl Clients {
     pub fn open(&mut self, scene: &mut Scene<'_>, queue: usize) -> Option<ConsumerId> {
         let (name, shard) = self.queues[queue].clone();
         let node = self.route(scene.nodes, shard)?;
+        if scene.is_cut_off(node) {
+            self.not_leader(shard, node);
+            return None;
+        }
         let id = ConsumerId(self.next_consumer);
         self.next_consumer += 1;
         let lease = draw_lease(&mut self.rng, &self.work);
@@ -325,7 +354,7 @@ impl Clients {
             let consumer = self.consumers.remove(&id).expect("looked at above");
             // What comes until its host knows is not taken.
             consumer.alive.store(false, Ordering::Relaxed);
-            running(scene.nodes, consumer.node).write(consumer.shard, Write::Close { consumer: id });
+            scene.write(consumer.node, consumer.shard, Write::Close { consumer: id });
         }
     }
 
@@ -333,7 +362,7 @@ impl Clients {
     pub fn close_all(&mut self, scene: &mut Scene<'_>) {
         for (id, consumer) in std::mem::take(&mut self.consumers) {
             consumer.alive.store(false, Ordering::Relaxed);
-            running(scene.nodes, consumer.node).write(consumer.shard, Write::Close { consumer: id });
+            scene.write(consumer.node, consumer.shard, Write::Close { consumer: id });
         }
     }
 
@@ -347,7 +376,7 @@ impl Clients {
     pub fn give_credit(&mut self, scene: &mut Scene<'_>, id: ConsumerId, tasks: u32) {
         let Consumer { node, shard, .. } = self.consumers[&id];
         let write = Write::Credit { consumer: id, tasks, bytes: CREDIT_BYTES };
-        running(scene.nodes, node).write(shard, write);
+        scene.write(node, shard, write);
     }
 
     fn settle(&mut self, scene: &mut Scene<'_>) {
@@ -402,7 +431,7 @@ impl Clients {
             let call = self.call(scene, node, shard, Asked::Settle(settlements.clone()));
             let letters = scene.nodes[node].letters.clone();
             let reply = letters.reply(move |answer| Letter::Settled(call, answer));
-            running(scene.nodes, node).write(shard, Write::Settle { settlements, reply, permit });
+            scene.write(node, shard, Write::Settle { settlements, reply, permit });
         }
     }
 
@@ -435,7 +464,7 @@ impl Clients {
         let call = self.call(scene, node, shard, Asked::Cancel(vec![id]));
         let letters = scene.nodes[node].letters.clone();
         let reply = letters.reply(move |answer| Letter::Cancelled(call, answer));
-        running(scene.nodes, node).write(shard, Write::Cancel { ids: vec![id], reply, permit });
+        scene.write(node, shard, Write::Cancel { ids: vec![id], reply, permit });
     }
 
     /// Reads go to any host now and then: one that does not lead must refuse them.
@@ -454,7 +483,7 @@ impl Clients {
         let call = self.call(scene, node, shard, Asked::Get(id));
         let letters = scene.nodes[node].letters.clone();
         let reply = letters.reply(move |answer| Letter::Got(call, answer));
-        running(scene.nodes, node).read(shard, Read::Get { id, reply });
+        scene.read(node, shard, Read::Get { id, reply });
     }
 
     /// Lists a whole queue.
@@ -464,7 +493,7 @@ impl Clients {
         let call = self.call(scene, node, shard, Asked::List(queue));
         let letters = scene.nodes[node].letters.clone();
         let reply = letters.reply(move |answer| Letter::Viewed(call, answer));
-        running(scene.nodes, node).read(shard, Read::View { reply });
+        scene.read(node, shard, Read::View { reply });
     }
 
     /// Asks for all counters of a shard.
@@ -473,11 +502,12 @@ impl Clients {
         let call = self.call(scene, node, shard, Asked::Count);
         let letters = scene.nodes[node].letters.clone();
         let reply = letters.reply(move |answer| Letter::Counted(call, answer));
-        running(scene.nodes, node).read(shard, Read::Stats { reply });
+        scene.read(node, shard, Read::Stats { reply });
     }
 
     /// Gives up calls that have waited for longer than `patience` nanoseconds: another host is asked next.
-    pub fn give_up(&mut self, now: u64, patience: u64, reached: &mut Reached) {
+    pub fn give_up(&mut self, history: &mut History, now: u64, patience: u64, reached: &mut Reached) {
+        self.hang_up(history, |waiting| now >= waiting.since + patience);
         let mut lost = Vec::new();
         for waiting in self.waiting.values_mut().filter(|waiting| !waiting.given_up) {
             if now >= waiting.since + patience {
@@ -490,6 +520,26 @@ impl Clients {
             self.not_leader(waiting.shard, waiting.node);
             self.unsure(waiting.asked);
         }
+    }
+
+    /// Gives up calls that were lost on their way, and that `over` says are over.
+    pub fn hang_up(&mut self, history: &mut History, over: impl Fn(&Waiting) -> bool) {
+        self.lose(history, |waiting| waiting.unheard && over(waiting));
+    }
+
+    /// The answer to a call was lost on its way.
+    pub fn answer_lost(&mut self, call: CallId) {
+        if let Some(waiting) = self.waiting.get_mut(&call) {
+            waiting.unheard = true;
+        }
+    }
+
+    /// Clients do not reach a host any more: what consumers it had are gone.
+    pub fn cut_off(&mut self, node: usize) {
+        for consumer in self.consumers.values().filter(|consumer| consumer.node == node) {
+            consumer.alive.store(false, Ordering::Relaxed);
+        }
+        self.consumers.retain(|_, consumer| consumer.node != node);
     }
 
     /// A client does not know what came of this: it may ask again.
@@ -520,14 +570,20 @@ impl Clients {
 
     /// A host has died.
     pub fn host_died(&mut self, history: &mut History, node: usize) {
-        let gone: Vec<CallId> =
-            self.waiting.iter().filter(|(_, waiting)| waiting.node == node).map(|(call, _)| *call).collect();
-        for call in gone {
-            let waiting = self.waiting.remove(&call).expect("listed above");
-            self.lost(history, waiting);
-        }
+        self.lose(history, |waiting| waiting.node == node);
         self.consumers.retain(|_, consumer| consumer.node != node);
         self.leaders.retain(|_, at| *at != node);
+    }
+
+    /// Some calls will not be answered any more.
+    fn lose(&mut self, history: &mut History, which: impl Fn(&Waiting) -> bool) {
+        let gone: Vec<CallId> =
+            self.waiting.iter().filter(|(_, waiting)| which(waiting)).map(|(call, _)| *call).collect();
+        for call in gone {
+            let waiting = self.waiting.remove(&call).expect("listed above");
+            self.not_leader(waiting.shard, waiting.node);
+            self.lost(history, waiting);
+        }
     }
 
     /// Nothing more will be answered: whatever waits is unknown.

@@ -6,12 +6,13 @@
 //! C1 one leader a term · C2, C3 one term and one state for each index (the state by digest: `checks::Digests`) · C4 a
 //! later leader has what was committed · C5 nothing promised is forgotten by a restart · C6 what a leader counts
 //! as committed is durable on a quorum · C7 durable <= applied <= commit <= last · C9 joint changes end: waited for
-//! when all is healed.
+//! when all is healed. And of hosts that come and go: a replica never leaves the disk it came to life on, so that an
+//! empty one does not speak under its id (C5); who was removed begins no term once all know of it (C10).
 //!
 //! # Caveats
 //! - C6 is looked at where the members have not changed since the entry: which of them had to agree is not visible else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use z4_consensus::Membership;
 use z4_multiraft::GroupStatus;
@@ -41,9 +42,20 @@ struct Replica {
     changed: Index,
 }
 
+/// A disk: the number of its host, and the how manyth of that host it is.
+pub type DiskId = (usize, u64);
+
 /// See the module essay.
 #[derive(Debug, Default)]
 pub struct Consensus {
+    /// The disk on which each replica came to life. Invariant: it never changes.
+    homes: BTreeMap<(ShardId, u64), DiskId>,
+    /// Disks that were lost.
+    lost: BTreeSet<DiskId>,
+    /// The newest term anybody was in.
+    newest: BTreeMap<ShardId, Term>,
+    /// Hosts that are no members, while everybody knows that.
+    outsiders: BTreeSet<usize>,
     leaders: BTreeMap<(ShardId, Term), u64>,
     /// Of entries that were applied.
     terms: BTreeMap<(ShardId, Index), Term>,
@@ -70,12 +82,48 @@ impl Consensus {
         }
     }
 
-    /// The host of these replicas was started again.
+    /// A disk is gone, and with it what its replicas have promised: none of them may be heard of again.
+    pub fn lost(&mut self, disk: DiskId) {
+        self.lost.insert(disk);
+    }
+
+    /// Returns whether a disk was ever lost.
+    #[must_use]
+    pub fn has_losses(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Returns whether the disk of a replica that came to life is still there; None if it never did.
+    #[must_use]
+    pub fn is_lost(&self, shard: ShardId, replica: u64) -> Option<bool> {
+        self.homes.get(&(shard, replica)).map(|disk| self.lost.contains(disk))
+    }
+
+    /// Returns the host on which a replica came to life.
+    #[must_use]
+    pub fn host_of(&self, shard: ShardId, replica: u64) -> Option<usize> {
+        self.homes.get(&(shard, replica)).map(|disk| disk.0)
+    }
+
+    /// Returns the newest term in which somebody led `shard`, and who.
+    #[must_use]
+    pub fn newest_leader(&self, shard: ShardId) -> Option<(Term, u64)> {
+        let led = self.leaders.range((shard, Term(0))..=(shard, Term(u64::MAX))).next_back();
+        led.map(|((_, term), id)| (*term, *id))
+    }
+
+    /// From now on everybody knows that these hosts are no members; with none, who is one is not looked at.
+    pub fn exclude(&mut self, hosts: BTreeSet<usize>) {
+        self.outsiders = hosts;
+    }
+
+    /// The host of these replicas, which stand on `disk`, was started again.
     ///
     /// # Errors
     /// C5 if one of them has forgotten something.
-    pub fn restarted(&mut self, groups: &[GroupStatus]) -> Checked {
+    pub fn restarted(&mut self, disk: DiskId, groups: &[GroupStatus]) -> Checked {
         for group in groups {
+            self.at_home(disk, group.shard, group.replica)?;
             let replica = self.replicas.entry((group.shard, group.replica)).or_default();
             ensure!(
                 group.term >= replica.promised,
@@ -102,12 +150,46 @@ impl Consensus {
         Ok(())
     }
 
-    /// Looks at the groups of a running host. `terms` are those of the applied entries, in the same order.
+    fn at_home(&mut self, disk: DiskId, shard: ShardId, id: u64) -> Checked {
+        let home = *self.homes.entry((shard, id)).or_insert(disk);
+        ensure!(
+            home == disk,
+            "C5",
+            "shard {shard}, replica {id}: it lived on disk {} of host {}, now it speaks from disk {} of host {}",
+            home.1,
+            home.0,
+            disk.1,
+            disk.0
+        );
+        Ok(())
+    }
+
+    /// Looks at the groups of a running host, which stand on `disk`. `terms` are those of the applied entries, in the
+    /// same order.
     ///
     /// # Errors
     /// Whatever is broken.
-    pub fn look(&mut self, groups: &[GroupStatus], terms: &[Term], reached: &mut Reached) -> Checked {
+    pub fn look(
+        &mut self,
+        disk: DiskId,
+        groups: &[GroupStatus],
+        terms: &[Term],
+        reached: &mut Reached,
+    ) -> Checked {
         for (group, applied_term) in groups.iter().zip(terms) {
+            self.at_home(disk, group.shard, group.replica)?;
+            // Whoever is seen in a term first has begun it: its frames leave after this.
+            let newest = self.newest.entry(group.shard).or_default();
+            ensure!(
+                group.term <= *newest || !self.outsiders.contains(&disk.0),
+                "C10",
+                "shard {}, replica {} of host {}, which is no member, begins term {} after {newest}",
+                group.shard,
+                group.replica,
+                disk.0,
+                group.term
+            );
+            *newest = group.term.max(*newest);
             self.look_at(group, *applied_term, reached)?;
         }
         Ok(())

@@ -142,7 +142,7 @@ impl World {
         self.nodes.iter().find(|node| node.leads(shard)).map(|node| node.at)
     }
 
-    fn leads_something(&self, at: usize) -> bool {
+    pub(super) fn leads_something(&self, at: usize) -> bool {
         (0..=self.swarm.sizes.task_shards).any(|shard| self.nodes[at].leads(ShardId(shard)))
     }
 
@@ -214,8 +214,12 @@ impl World {
 
     /// Asks the registry's leader for a change; it may refuse.
     fn change(&mut self, command: Command) {
+        if self.is_loss_unnoticed() {
+            return;
+        }
         if let Some(leader) = self.nodes.iter_mut().find(|node| node.leads(ShardId(0))) {
-            leader.change(command);
+            let awaited = self.answers.awaited();
+            leader.ask(command, Box::new(move |_| drop(awaited)));
         }
     }
 }

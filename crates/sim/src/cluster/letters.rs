@@ -88,3 +88,19 @@ impl Deliver for Sink {
         self.letters.put(Letter::Closed(self.id));
     }
 }
+
+impl Letter {
+    /// Returns the call that this answers.
+    #[must_use]
+    pub fn call(&self) -> Option<CallId> {
+        match self {
+            Self::Created(call, _)
+            | Self::Settled(call, _)
+            | Self::Cancelled(call, _)
+            | Self::Got(call, _)
+            | Self::Viewed(call, _)
+            | Self::Counted(call, _) => Some(*call),
+            Self::Applied(..) | Self::Delivered(..) | Self::Closed(_) => None,
+        }
+    }
+}

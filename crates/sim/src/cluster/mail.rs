@@ -27,6 +27,10 @@ impl World {
     /// Reads what host `at` has said.
     pub(super) fn read_letters(&mut self, at: usize) -> Checked {
         let letters = self.nodes[at].letters.take();
+        if self.now() < self.nodes[at].cut_off_until {
+            self.lose_letters(at, letters);
+            return Ok(());
+        }
         // Where each letter stands: at the next mark of its shard if it tells of an entry.
         let mut unplaced = Vec::new();
         for letter in letters {
@@ -43,10 +47,7 @@ impl World {
         }
         // A host that died while it applied an entry has answered for some of it.
         for letter in unplaced {
-            let call = match &letter {
-                Letter::Created(call, _) | Letter::Settled(call, _) | Letter::Cancelled(call, _) => *call,
-                _ => 0,
-            };
+            let call = letter.call().unwrap_or(0);
             let consumer = match &letter {
                 Letter::Delivered(id, _) => self.clients.consumers.get(id).map(|consumer| consumer.shard),
                 _ => None,
@@ -59,6 +60,18 @@ impl World {
             self.read_letter(at, letter, Some((shard, index)))?;
         }
         Ok(())
+    }
+
+    /// Clients do not hear what host `at` says.
+    fn lose_letters(&mut self, at: usize, letters: Vec<Letter>) {
+        for letter in letters {
+            if let Letter::Applied(shard, index) = letter {
+                self.nodes[at].placed.insert(shard, index);
+            } else if let Some(call) = letter.call() {
+                self.clients.answer_lost(call);
+                self.reached.reach("answer lost on its way to a client");
+            }
+        }
     }
 
     /// Returns the call of an answer, unless its host has died since.

@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use z4_env::{Clock, Disk, Rng, SeededRng};
 use z4_host::{
-    Announcement, BootError, Config, Controller, Errand, HostWrite, Identity, RegistryChange, boot,
+    Announcement, BootError, Config, Controller, Errand, HostWrite, Identity, RegistryChange, Reply, boot,
 };
 use z4_multiraft::{Fault, GroupStatus, Input};
 use z4_registry::{Command, Registry};
 use z4_types::{HostId, Index, Kind, Millis, ShardId, Term};
 
+use super::consensus::DiskId;
 use super::letters::{Letter, Letters};
 use super::swarm::Swarm;
 use crate::checks::Digests;
 use crate::clock::SimClock;
-use crate::disk::SimDisk;
+use crate::disk::{Counters, SimDisk};
 use crate::faults;
 use crate::net::SimNet;
 use crate::report::Reached;
@@ -27,14 +28,52 @@ use crate::shell::{Shell, Step};
 /// Between two looks of the controller, nanoseconds of the host's own clock.
 const CONTROL_NS: u64 = 100_000_000;
 
+/// What the directories of a host are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directories {
+    /// None: it was never switched on.
+    Absent,
+    /// Of a host that forms the cluster together with others, with its first start.
+    Formed,
+    /// Empty: it asks to join.
+    Empty,
+    /// Of a host that joined.
+    Joined,
+}
+
+/// A stop that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop {
+    /// True time, nanoseconds, until which leadership is handed over.
+    pub until: u64,
+    /// It led something then.
+    pub led: bool,
+}
+
 /// See the module essay.
 pub struct Node {
     /// Its number.
     pub at: usize,
     /// Its name.
     pub name: HostId,
-    /// Survives it.
+    /// Survives it, unless it is lost.
     pub disk: SimDisk,
+    /// The how manyth disk of this host that is.
+    pub disks: u64,
+    /// What disks that were lost have seen.
+    pub lost: Counters,
+    /// What is on the disk.
+    pub directories: Directories,
+    /// The number its directories have drawn, 0 while they have none.
+    pub instance: u64,
+    /// What a batch of seeds has reached when it joins.
+    pub joins_as: &'static str,
+    /// True time, nanoseconds, at which it asks again.
+    pub ask_at: u64,
+    /// It is to stop.
+    pub stop: Option<Stop>,
+    /// Until then clients do not reach it, nor it them.
+    pub cut_off_until: u64,
     /// Its own.
     pub clock: SimClock,
     /// How much faster than true time its clocks run, ppm.
@@ -53,7 +92,7 @@ pub struct Node {
     pub down_until: u64,
     /// The entry applied last of each group, as its letters tell.
     pub placed: BTreeMap<ShardId, Index>,
-    config: Config,
+    pub(super) config: Config,
     controller: Option<Controller>,
     controlled_ns: u64,
     /// What its controller wants the registry to hear.
@@ -72,6 +111,14 @@ impl Node {
             at,
             name: Swarm::host(at),
             disk: SimDisk::new(rng.fork(1).next_u64()),
+            disks: 0,
+            lost: Counters::default(),
+            directories: if at < swarm.hosts { Directories::Formed } else { Directories::Absent },
+            instance: 0,
+            joins_as: "host joined",
+            ask_at: 0,
+            stop: None,
+            cut_off_until: 0,
             clock: SimClock::new(),
             rate_ppm: 0,
             shell: None,
@@ -113,6 +160,8 @@ impl Node {
         let draw = u128::from(swarm.seed) << 64 | 1;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let mut boot = boot(&self.config, disk, Arc::new(self.clock.clone()), draw)?;
+        self.instance = boot.identity.instance;
+        self.stop = None;
         self.letters = Letters::default();
         let mut compare = digests.watch(true);
         let letters = self.letters.clone();
@@ -126,7 +175,7 @@ impl Node {
         self.placed = boot.driver.status().iter().map(|group| (group.shard, group.applied)).collect();
         let (disk, clock) = (&self.disk, &self.clock);
         let mut shell = Shell::around(boot, &swarm.sizes, &self.config, disk, clock, booted, latest);
-        shell.connect(net.port(self.name.clone()));
+        shell.connect(net.port_of(self.name.clone(), self.instance));
         self.shell = Some(shell);
         self.lives += 1;
         Ok(())
@@ -139,6 +188,25 @@ impl Node {
             address: self.config.advertise.clone(),
             service: self.config.service.clone(),
         }
+    }
+
+    /// Puts an empty disk in the place of the one it had. It must be down.
+    pub fn lose_disk(&mut self, seed: u64) {
+        assert!(!self.is_up(), "a running host holds its disk");
+        self.lost.add(&self.disk.counters());
+        self.disk = SimDisk::new(seed);
+    }
+
+    /// Returns the present disk's name.
+    #[must_use]
+    pub fn disk_id(&self) -> DiskId {
+        (self.at, self.disks)
+    }
+
+    /// Returns whether its directories can be started from, or make themselves.
+    #[must_use]
+    pub fn may_start(&self) -> bool {
+        matches!(self.directories, Directories::Formed | Directories::Joined)
     }
 
     /// Returns whether it runs.
@@ -262,8 +330,13 @@ impl Node {
 
     /// Gives it a command for the registry; what becomes of it shows there.
     pub fn change(&mut self, command: Command) {
+        self.ask(command, Box::new(|_| ()));
+    }
+
+    /// Gives it a command for the registry, and takes its answer.
+    pub fn ask(&mut self, command: Command, reply: Reply<()>) {
         if let Some(shell) = self.shell.as_mut() {
-            let change = RegistryChange { command, reply: Box::new(|_| ()) };
+            let change = RegistryChange { command, reply };
             shell.driver.input(Input::Write(ShardId(0), HostWrite::Registry(change)));
         }
     }

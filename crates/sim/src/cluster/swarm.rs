@@ -10,6 +10,12 @@ use z4_types::HostId;
 use crate::net::Links;
 use crate::swarm::{HostSizes, Work, half, spread};
 
+/// The dice of [`Turns`]. Any number would do; with this one the seeds of `regressions-cluster.txt` that are older than
+/// turns have none.
+const TURNS_STREAM: u64 = 5_083;
+/// Hosts that there are at most.
+const HOSTS_MAX: usize = 7;
+
 /// What goes wrong, or changes, around the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it; `faults.rs` does it")]
@@ -44,6 +50,40 @@ pub enum Fault {
     Replication,
 }
 
+/// What becomes of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// One more is switched on, with empty directories: it asks to join.
+    Join,
+    /// A member's disk is lost: it comes back with an empty one and asks to join.
+    LoseDisk,
+    /// A member is removed; it is not told, and goes on.
+    Remove,
+    /// A removed host's directories are emptied: it asks to join.
+    Empty,
+    /// A host is added with the directories it has, be it a removed one.
+    Add,
+    /// A host is told to stop: it hands over, finishes, and ends.
+    Stop,
+    /// Clients do not reach one host.
+    CutOff,
+}
+
+/// What happens to the hosts of a seed. Drawn, and thrown, apart from all else: a seed without turns has the story that
+/// it had before there were any.
+#[derive(Debug, Clone, Default)]
+pub struct Turns {
+    /// Weights; none if nothing happens to hosts.
+    pub weights: Vec<(Turn, u64)>,
+    /// A step has a turn once in so many.
+    pub every: u64,
+    /// Hosts that may join.
+    pub more: usize,
+    /// Frames of a host that the receiver's registry does not admit get through all the same, as on a connection that
+    /// was open before.
+    pub lax: bool,
+}
+
 /// What clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it; `clients.rs` does it")]
@@ -66,7 +106,7 @@ pub struct Swarm {
     pub seed: u64,
     /// Steps of the fault phase.
     pub steps: u32,
-    /// Hosts.
+    /// Hosts that form the cluster.
     pub hosts: usize,
     /// Voters of a shard.
     pub replication: u32,
@@ -82,6 +122,8 @@ pub struct Swarm {
     pub faults: Vec<(Fault, u64)>,
     /// A step has a fault once in so many.
     pub fault_every: u64,
+    /// What becomes of hosts.
+    pub turns: Turns,
     /// What the links do.
     pub links: Links,
     /// Longest step of time, milliseconds.
@@ -123,6 +165,7 @@ impl Swarm {
             calls_max: 1 + rng.below(4),
             faults: Fault::draw(rng),
             fault_every: spread(rng, 8, 200),
+            turns: Turns::draw(seed, hosts),
             links: Links {
                 loss_ppm: loss,
                 duplicate_ppm: twice,
@@ -190,6 +233,31 @@ impl Fault {
     }
 }
 
+impl Turns {
+    fn draw(seed: u64, hosts: usize) -> Self {
+        use Turn as T;
+        let mut rng = SeededRng::new(seed).fork(TURNS_STREAM);
+        let rng = &mut rng;
+        if !rng.chance(3, 5) {
+            return Self::default();
+        }
+        let mut weights = vec![
+            (T::Join, half(rng, 4)),
+            (T::LoseDisk, half(rng, 8)),
+            (T::Remove, half(rng, 5)),
+            (T::Empty, 6),
+            (T::Add, half(rng, 3)),
+            (T::Stop, half(rng, 4)),
+            (T::CutOff, half(rng, 3)),
+        ];
+        if weights.iter().map(|(_, weight)| weight).sum::<u64>() == 6 {
+            weights[1].1 = 1;
+        }
+        let more = if weights[0].1 > 0 { 1 + rng.below(3) as usize } else { 0 };
+        Self { weights, every: spread(rng, 8, 100), more: more.min(HOSTS_MAX - hosts), lax: rng.chance(1, 3) }
+    }
+}
+
 impl Call {
     fn draw(rng: &mut SeededRng) -> Vec<(Self, u64)> {
         vec![
@@ -231,6 +299,7 @@ impl fmt::Display for Swarm {
             self.replication, self.step_ms, self.runs, self.patience_ms, self.trouble_ms, self.fault_every
         )?;
         writeln!(f, "  {:?}", self.links)?;
+        writeln!(f, "  {:?}", self.turns)?;
         write!(f, "  faults:")?;
         for (fault, weight) in self.faults.iter().filter(|(_, weight)| *weight > 0) {
             write!(f, " {fault:?}={weight}")?;
