@@ -34,7 +34,8 @@ use crate::machine::HostMachine;
 use crate::seats::Seats;
 
 /// A member that lacks at most so many entries of what is committed has caught up: it gets them within a moment. Under
-/// load one is always a few behind.
+/// load one is always a few behind. One that has never acknowledged an entry has not, however few there are: it may not
+/// be there, and a voter that is not there is a vote that is lost.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 /// Passes for which a group must need nothing before its leadership goes to where it is at home: some seconds, so that
 /// a host that comes back has caught up, and one that comes and goes costs few hand-overs.
@@ -187,7 +188,8 @@ fn lead(
     let caught_up: BTreeSet<u64> = members
         .progress
         .iter()
-        .filter(|peer| peer.recent_active && peer.matched.0 + CAUGHT_UP_ENTRIES >= members.commit.0)
+        .filter(|peer| peer.recent_active && peer.matched.0 > 0)
+        .filter(|peer| peer.matched.0 + CAUGHT_UP_ENTRIES >= members.commit.0)
         .map(|peer| peer.replica)
         .collect();
     let done = match next_step(shard, &actual, &caught_up, members.replica) {

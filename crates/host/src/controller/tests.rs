@@ -247,3 +247,19 @@ fn a_leader_whose_clock_is_off_hands_over_at_once_and_is_given_nothing() {
     controller.pass(&mut groups, &registry, &seats_of_a());
     assert_eq!(groups.transfers, [(ShardId(1), b1)], "if all are off they take turns as ever");
 }
+
+/// The log may be so short that a replica which has none of it lags by next to nothing.
+#[test]
+fn a_learner_that_has_acknowledged_nothing_is_not_made_a_voter() {
+    let registry = with_b();
+    let b1 = registry.replica_on(ShardId(1), &host("b")).expect("is placed").id;
+    let learns = Membership { voters: [2].into(), learners: [b1].into(), ..Membership::default() };
+    let mut controller = controller("a", 5);
+    let mut groups = Script::default();
+    for (matched, promoted) in [(0, false), (1, true)] {
+        let members = leading(2, learns.clone(), 9, &[(2, 9), (b1, matched)]);
+        groups.members.insert(ShardId(1), members);
+        controller.pass(&mut groups, &registry, &seats_of_a());
+        assert_eq!(groups.changes.iter().any(|(_, change)| change.promote == [b1]), promoted, "{matched}");
+    }
+}
