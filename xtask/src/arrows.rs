@@ -27,6 +27,7 @@ const ARROWS: &[(&str, Sees)] = &[
     ("z4-tasks", Only(&["z4-types"])),
     ("z4-filter", Only(&["z4-types"])),
     ("z4-registry", Only(&["z4-types"])),
+    ("z4-cron", Only(&["z4-types"])),
     ("z4-proto", Only(&["z4-types", "z4-tasks"])),
     ("z4-wal", Only(&["z4-types", "z4-env"])),
     ("z4-store", Only(&["z4-types", "z4-env"])),
@@ -68,6 +69,7 @@ const WITHOUT_TOKIO: &[&str] = &[
     "z4-store",
     "z4-tasks",
     "z4-registry",
+    "z4-cron",
     "z4-filter",
     "z4-multiraft",
 ];
