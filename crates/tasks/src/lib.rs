@@ -14,6 +14,7 @@ mod check;
 mod codec;
 pub mod command;
 mod dedup;
+mod fair;
 mod head;
 mod index;
 mod machine;
