@@ -3,17 +3,18 @@
 use crate::codec::List;
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Refusal};
+use crate::rows::Phase;
 use crate::{Fault, Store};
 
 impl Machine {
     pub(super) fn cancel(&mut self, store: &mut dyn Store, mut ids: List<'_>) -> Result<Outcome, Fault> {
         let mut results = Vec::with_capacity(ids.len());
         while let Some(id) = ids.next_id()? {
-            let Some(found) = self.find(store, id)? else {
+            let Some(found) = self.find(store, id)?.filter(|found| !found.state.phase.is_finished()) else {
                 results.push(Err(Refusal::NotFound(id)));
                 continue;
             };
-            self.remove(store, id, &found)?;
+            self.end(store, id, &found, Phase::Cancelled, None)?;
             self.queue_mut(found.state.queue)?.stats.cancelled += 1;
             results.push(Ok(()));
         }
