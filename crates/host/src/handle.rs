@@ -161,7 +161,9 @@ impl Handle {
             settlements,
             |settlement| settlement.id,
             |settlement| match &settlement.verdict {
-                Verdict::Nack { reason, .. } => reason.len(),
+                Verdict::Nack { reason, .. } | Verdict::NackDead { reason } => reason.len(),
+                Verdict::AckWith { result } => result.len(),
+                Verdict::ExtendWith { progress, .. } => progress.len(),
                 _ => 0,
             },
             |settlements, reply, permit| Write::Settle { settlements, reply, permit },
@@ -551,14 +553,13 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::running::Host;
-    use z4_types::Priority;
 
     fn task() -> NewTask {
         NewTask {
             payload: vec![7; 10].into(),
             metadata: Vec::new(),
             due: Due::Now,
-            priority: Priority::default(),
+            priority: None,
             max_attempts: None,
             retry: None,
             ttl: None,

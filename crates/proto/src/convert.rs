@@ -269,10 +269,10 @@ fn convert_new_task(task: v1::NewTask, queue: &QueueName) -> Result<NewTask, Fai
         Some(v1::new_task::Schedule::Delay(span)) => Due::After(duration(span, "delay")?),
     };
     let priority = match task.priority {
-        None => Priority::default(),
-        Some(number) => Priority(u8::try_from(number).map_err(|_| {
+        None => None,
+        Some(number) => Some(Priority(u8::try_from(number).map_err(|_| {
             Failure::invalid("priority", reason::FIELD_INVALID, format_args!("{number} is not in 0 to 255"))
-        })?),
+        })?)),
     };
     let task = NewTask {
         payload: task.payload,
@@ -368,10 +368,14 @@ pub fn pb_settlement(settlement: Settlement) -> v1::Settlement {
     use v1::settlement::Verdict as Pb;
 
     let verdict = match settlement.verdict {
-        Verdict::Ack => Pb::Ack(v1::Ack {}),
+        // What the messages cannot say yet no caller of this door can have said.
+        Verdict::Ack | Verdict::AckWith { .. } => Pb::Ack(v1::Ack {}),
+        Verdict::NackDead { reason } => Pb::Nack(v1::Nack { delay: None, reason }),
         Verdict::Nack { delay, reason } => Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason }),
         Verdict::Release { delay } => Pb::Release(v1::Release { delay: Some(pb_duration(delay)) }),
-        Verdict::Extend { ttl } => Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(ttl)) }),
+        Verdict::Extend { ttl } | Verdict::ExtendWith { ttl, .. } => {
+            Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(ttl)) })
+        }
     };
     v1::Settlement { id: settlement.id.to_string(), token: settlement.token.0, verdict: Some(verdict) }
 }

@@ -46,8 +46,16 @@ reasons! {
     CREDIT_TOO_LARGE
     /// No such task: never created, or acked, cancelled or expired since.
     TASK_NOT_FOUND
-    /// No such queue: no task was ever created in it.
+    /// No such queue: no task was ever created in it, or it was deleted.
     QUEUE_NOT_FOUND
+    /// A queue of this name exists already.
+    QUEUE_EXISTS
+    /// The queue was changed since the caller read it.
+    QUEUE_CHANGED
+    /// The queue still holds tasks.
+    QUEUE_NOT_EMPTY
+    /// The queue has as many tasks to do as its settings allow.
+    BACKLOG_FULL
     /// The task's id names a shard this cluster does not have.
     SHARD_NOT_FOUND
     /// The lease is over: it expired, was settled, or the task was delivered again.

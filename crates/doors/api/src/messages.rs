@@ -46,6 +46,8 @@ pub(crate) fn task(info: TaskInfo, now: Millis) -> v1::Task {
             (v1::TaskState::Leased, Some(timestamp(until)), consumer, token.0)
         }
         TaskState::Dead { .. } => (v1::TaskState::Dead, None, String::new(), 0),
+        // The messages have no finished states yet, and nothing this door offers makes a queue keep any.
+        TaskState::Finished { .. } => (v1::TaskState::Unspecified, None, String::new(), 0),
     };
     v1::Task {
         id: id_text(info.id),

@@ -17,6 +17,8 @@ pub(crate) const ELECTION_WAIT: Duration = Duration::from_millis(200);
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 /// Queues are kept: only people change how many there are.
 const TOO_MANY_QUEUES_WAIT: Duration = Duration::from_secs(60);
+/// When to try a queue with a full backlog again: its consumers are at it.
+const BACKLOG_FULL_WAIT: Duration = Duration::from_secs(1);
 /// Replicas on the move arrive within seconds, unless they are large.
 const MEMBERS_WAIT: Duration = Duration::from_secs(1);
 /// Space is freed by checkpoints and people; neither is done in less.
@@ -84,6 +86,14 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::TooManyQueues(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_QUEUES, why.to_string())
             .with_retry_after(TOO_MANY_QUEUES_WAIT),
         Refusal::RequestReused { .. } => Failure::invalid("request_id", reason::REQUEST_ID_REUSED, why),
+        Refusal::BacklogFull { .. } => Failure::new(Kind::Overloaded, reason::BACKLOG_FULL, why.to_string())
+            .with_retry_after(BACKLOG_FULL_WAIT),
+        Refusal::QueueNotFound(_) => Failure::new(Kind::NotFound, reason::QUEUE_NOT_FOUND, why.to_string()),
+        Refusal::QueueExists(_) => Failure::new(Kind::AlreadyExists, reason::QUEUE_EXISTS, why.to_string()),
+        Refusal::QueueChanged { .. } => Failure::new(Kind::Conflict, reason::QUEUE_CHANGED, why.to_string()),
+        Refusal::QueueNotEmpty { .. } => {
+            Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string())
+        }
         Refusal::LeaseLost { .. } => Failure::new(Kind::Conflict, reason::LEASE_LOST, why.to_string()),
     }
 }
