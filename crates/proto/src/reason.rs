@@ -56,6 +56,12 @@ reasons! {
     QUEUE_NOT_EMPTY
     /// The queue has as many tasks to do as its settings allow.
     BACKLOG_FULL
+    /// The task was changed since the caller read it.
+    TASK_CHANGED
+    /// A consumer holds the task.
+    TASK_LEASED
+    /// The task is dead, or is not, and that is in the way.
+    TASK_STATE
     /// The task's id names a shard this cluster does not have.
     SHARD_NOT_FOUND
     /// The lease is over: it expired, was settled, or the task was delivered again.

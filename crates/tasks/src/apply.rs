@@ -18,10 +18,12 @@ mod lease;
 mod nack;
 mod pause;
 mod purge;
+mod redrive;
 mod release;
 mod set_policies;
 mod set_queue;
 mod settle;
+mod update;
 
 use crate::codec::{EntryReader, Raw};
 use crate::machine::Machine;
@@ -55,6 +57,10 @@ impl Machine {
                 Raw::SetPolicies(policies) => self.set_policies(store, *policies)?,
                 Raw::Pause(pause) => Outcome::QueuePaused(self.pause(store, &pause)?),
                 Raw::Purge(purge) => Outcome::Purged(self.purge(store, &purge)?),
+                Raw::CancelIf(tasks) => self.cancel_if(store, tasks)?,
+                Raw::Redrive(tasks) => self.redrive(store, tasks)?,
+                Raw::Update(update) => Outcome::Updated(self.update(store, &update)?),
+                Raw::RunNow(tasks) => self.run_now(store, tasks)?,
             });
         }
         self.evict_some(store)?;

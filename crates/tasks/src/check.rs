@@ -92,8 +92,8 @@ impl Machine {
             ensure!(state.priority == item.priority.unwrap_or_default().0, "task {id} changed its priority");
             ensure!(state.payload_bytes == item.payload_bytes(), "task {id} has a wrong payload length");
             ensure!(
-                row.is_some() == (state.deliveries > 0 || state.phase.is_finished()),
-                "task {id}: a state row from the first delivery or the end on, and no earlier"
+                row.is_some() || (state.deliveries == 0 && state.phase == Phase::Waiting),
+                "task {id} was delivered or has ended, and has no state row"
             );
             ensure!(row.is_some() == (state.revision > 0), "task {id} has revision {}", state.revision);
             ensure!(

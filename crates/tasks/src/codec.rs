@@ -15,12 +15,13 @@ mod item;
 mod queue;
 mod raw;
 mod reader;
+mod update;
 
 use bytes::Bytes;
 use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REASON_BYTES_MAX};
 use z4_types::{Millis, QueueName, RequestId};
 
-pub(crate) use item::{Item, put_retry, read_retry};
+pub(crate) use item::{Item, put_item, put_retry, read_retry};
 pub(crate) use raw::{List, Raw, RawCreate, RawLease, RawSettlement, RawVerdict};
 pub(crate) use reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
 
@@ -221,6 +222,28 @@ fn put_command(out: &mut Vec<u8>, command: &Command) {
         Command::SetPolicies(policies) => queue::put_policies(out, policies),
         Command::Pause(pause) => queue::put_pause(out, pause),
         Command::Purge(purge) => queue::put_purge(out, purge),
+        Command::CancelIf(tasks) => {
+            out.push(raw::CANCEL_IF);
+            put_len(out, tasks.len());
+            for (id, etag) in tasks {
+                put_u128(out, id.0);
+                put_u64(out, *etag);
+            }
+        }
+        Command::Redrive(tasks) => {
+            out.push(raw::REDRIVE);
+            put_len(out, tasks.len());
+            for (target, delay) in tasks {
+                update::put_target(out, target);
+                put_u64(out, delay.0);
+            }
+        }
+        Command::UpdateTask(task) => update::put_update(out, task),
+        Command::RunNow(tasks) => {
+            out.push(raw::RUN_NOW);
+            put_len(out, tasks.len());
+            tasks.iter().for_each(|target| update::put_target(out, target));
+        }
     });
 }
 

@@ -166,6 +166,30 @@ pub struct Purge {
     pub after: Option<PurgeCursor>,
 }
 
+/// A task to act on, if it is as the caller saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The task.
+    pub id: TaskId,
+    /// Refused unless the task has this revision; None: whatever it has.
+    pub etag: Option<u64>,
+}
+
+/// Changes a task that waits. What is None stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateTask {
+    /// Which task.
+    pub target: Target,
+    /// When it is due. Its TTL stays.
+    pub due: Option<Due>,
+    /// Its order among due tasks.
+    pub priority: Option<Priority>,
+    /// What the consumer gets.
+    pub payload: Option<Bytes>,
+    /// Its labels, all of them, sorted by key, keys unique.
+    pub metadata: Option<Vec<(String, String)>>,
+}
+
 /// States of the tasks to purge, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PurgeStates(pub u8);
@@ -259,4 +283,12 @@ pub enum Command {
     Pause(Pause),
     /// Ends tasks of a queue.
     Purge(Purge),
+    /// Ends those of the tasks that have the etag named.
+    CancelIf(Vec<(TaskId, u64)>),
+    /// Gives dead tasks all their attempts again, each due after a delay.
+    Redrive(Vec<(Target, Duration)>),
+    /// Changes a task that waits.
+    UpdateTask(Box<UpdateTask>),
+    /// Makes waiting tasks due at once.
+    RunNow(Vec<Target>),
 }

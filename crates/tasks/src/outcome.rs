@@ -13,7 +13,7 @@ pub enum Outcome {
     Leased(Leased),
     /// Answer to `Settle`, one per settlement.
     Settled(Vec<Result<Settled, Refusal>>),
-    /// Answer to `Cancel`, one per id.
+    /// Answer to `Cancel` and `CancelIf`, one per id.
     Cancelled(Vec<Result<(), Refusal>>),
     /// Answer to `Advance`.
     Advanced {
@@ -32,6 +32,12 @@ pub enum Outcome {
     QueuePaused(Result<(), Refusal>),
     /// Answer to `Purge`.
     Purged(Result<Purged, Refusal>),
+    /// Answer to `Redrive`, one per task: when it is due.
+    Redriven(Vec<Result<Millis, Refusal>>),
+    /// Answer to `UpdateTask`.
+    Updated(Result<Updated, Refusal>),
+    /// Answer to `RunNow`, one per task.
+    MadeDue(Vec<Result<Updated, Refusal>>),
 }
 
 /// What a `SetQueue` did.
@@ -41,6 +47,15 @@ pub struct QueueSet {
     pub created: bool,
     /// The queue's etag now.
     pub etag: u64,
+}
+
+/// A task after its change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Updated {
+    /// Its revision.
+    pub etag: u64,
+    /// When it is due.
+    pub deliver_at: Millis,
 }
 
 /// What a `Purge` did.
@@ -154,6 +169,32 @@ pub enum Refusal {
         /// Tasks of this one.
         now: usize,
     },
+    /// The task was changed since the caller read it.
+    #[error(
+        "task {id} has etag {etag}, not {given}: it was changed since; read it again and redo the change"
+    )]
+    TaskChanged {
+        /// The task.
+        id: TaskId,
+        /// Its etag.
+        etag: u64,
+        /// The etag that was given.
+        given: u64,
+    },
+    /// A consumer works on the task as it is.
+    #[error("task {id} is leased until {until}; change it when it was given back, or cancel it")]
+    TaskLeased {
+        /// The task.
+        id: TaskId,
+        /// End of the lease.
+        until: Millis,
+    },
+    /// The task is out of attempts.
+    #[error("task {0} is dead; redrive it first")]
+    TaskDead(TaskId),
+    /// Only dead tasks are redriven.
+    #[error("task {0} is not dead; nothing to redrive")]
+    TaskNotDead(TaskId),
     /// The lease is over: expired, settled, or the task was leased again since.
     #[error(
         "lease {token} of task {id} is over; the task may have been delivered again, do not retry this settlement"

@@ -12,4 +12,6 @@ mod state;
 pub(crate) use config::{Config, read_policies, write_policies};
 pub(crate) use queue::{Counted, Meta, QueueRecord, read_queue_id};
 pub(crate) use request::{Remembered, write_list, write_run};
-pub(crate) use state::{Defaults, OwnedTexts, Phase, Scheduled, State, Texts, read_body, write_body};
+pub(crate) use state::{
+    Defaults, OwnedTexts, Phase, Scheduled, State, Texts, read_body, read_defaults, write_body,
+};

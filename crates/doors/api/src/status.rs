@@ -94,6 +94,11 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::QueueNotEmpty { .. } => {
             Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string())
         }
+        Refusal::TaskChanged { .. } => Failure::new(Kind::Conflict, reason::TASK_CHANGED, why.to_string()),
+        Refusal::TaskLeased { .. } => Failure::new(Kind::Conflict, reason::TASK_LEASED, why.to_string()),
+        Refusal::TaskDead(_) | Refusal::TaskNotDead(_) => {
+            Failure::new(Kind::Conflict, reason::TASK_STATE, why.to_string())
+        }
         Refusal::LeaseLost { .. } => Failure::new(Kind::Conflict, reason::LEASE_LOST, why.to_string()),
     }
 }

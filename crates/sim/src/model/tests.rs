@@ -7,7 +7,7 @@ use z4_host::{Budget, Delivery};
 use z4_tasks::Body;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
 use z4_tasks::outcome::{Pick, Refusal, Settled};
-use z4_types::{Duration, Millis, Priority, ShardId, TaskId, Token};
+use z4_types::{Duration, Millis, ShardId, TaskId, Token};
 
 use super::Model;
 use crate::checks::Checked;

@@ -6,8 +6,8 @@ use super::item::{ITEM_BYTES_MIN, Item};
 use super::reader::{Malformed, Reader};
 use bytes::Bytes;
 
-use super::queue;
-use crate::command::{Command, Pause, Purge, SetQueue, Settlement, Verdict};
+use super::{queue, update};
+use crate::command::{Command, Pause, Purge, SetQueue, Settlement, Target, UpdateTask, Verdict};
 use crate::settings::Policies;
 
 pub(super) const CREATE: u8 = 1;
@@ -20,6 +20,10 @@ pub(super) const DELETE_QUEUE: u8 = 7;
 pub(super) const SET_POLICIES: u8 = 8;
 pub(super) const PAUSE: u8 = 9;
 pub(super) const PURGE: u8 = 10;
+pub(super) const CANCEL_IF: u8 = 11;
+pub(super) const REDRIVE: u8 = 12;
+pub(super) const UPDATE: u8 = 13;
+pub(super) const RUN_NOW: u8 = 14;
 
 pub(super) const ACK: u8 = 1;
 pub(super) const NACK: u8 = 2;
@@ -46,6 +50,10 @@ pub(crate) enum Raw<'a> {
     SetPolicies(Box<Policies>),
     Pause(Box<Pause>),
     Purge(Box<Purge>),
+    CancelIf(List<'a>),
+    Redrive(List<'a>),
+    Update(Box<UpdateTask>),
+    RunNow(List<'a>),
 }
 
 /// A create whose items are still bytes.
@@ -126,6 +134,18 @@ impl<'a> List<'a> {
 
     pub(crate) fn next_id(&mut self) -> Result<Option<TaskId>, Malformed> {
         self.next(|reader| reader.u128("task id").map(TaskId))
+    }
+
+    pub(crate) fn next_cancel_if(&mut self) -> Result<Option<(TaskId, u64)>, Malformed> {
+        self.next(|reader| Ok((TaskId(reader.u128("task id")?), reader.u64("etag")?)))
+    }
+
+    pub(crate) fn next_target(&mut self) -> Result<Option<Target>, Malformed> {
+        self.next(update::read_target)
+    }
+
+    pub(crate) fn next_redrive(&mut self) -> Result<Option<(Target, Duration)>, Malformed> {
+        self.next(|reader| Ok((update::read_target(reader)?, Duration(reader.u64("delay")?))))
     }
 
     pub(crate) fn next_settlement(&mut self) -> Result<Option<RawSettlement<'a>>, Malformed> {
@@ -228,6 +248,10 @@ impl<'a> Raw<'a> {
             }
             PAUSE => queue::read_pause(reader).map(|pause| Self::Pause(Box::new(pause))),
             PURGE => queue::read_purge(reader).map(|purge| Self::Purge(Box::new(purge))),
+            CANCEL_IF => Ok(Self::CancelIf(List::read(reader, 24)?)),
+            REDRIVE => Ok(Self::Redrive(List::read(reader, update::TARGET_BYTES_MIN + 8)?)),
+            UPDATE => update::read_update(reader).map(|update| Self::Update(Box::new(update))),
+            RUN_NOW => Ok(Self::RunNow(List::read(reader, update::TARGET_BYTES_MIN)?)),
             _ => Err(Malformed("unknown command kind")),
         }
     }
@@ -269,6 +293,28 @@ impl<'a> Raw<'a> {
             Self::SetPolicies(policies) => Command::SetPolicies(*policies),
             Self::Pause(pause) => Command::Pause(*pause),
             Self::Purge(purge) => Command::Purge(*purge),
+            Self::CancelIf(mut list) => {
+                let mut tasks = Vec::with_capacity(list.len());
+                while let Some(task) = list.next_cancel_if()? {
+                    tasks.push(task);
+                }
+                Command::CancelIf(tasks)
+            }
+            Self::Redrive(mut list) => {
+                let mut tasks = Vec::with_capacity(list.len());
+                while let Some(task) = list.next_redrive()? {
+                    tasks.push(task);
+                }
+                Command::Redrive(tasks)
+            }
+            Self::Update(update) => Command::UpdateTask(update),
+            Self::RunNow(mut list) => {
+                let mut tasks = Vec::with_capacity(list.len());
+                while let Some(task) = list.next_target()? {
+                    tasks.push(task);
+                }
+                Command::RunNow(tasks)
+            }
         })
     }
 }

@@ -9,7 +9,7 @@
 use z4_types::limits::{METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, RESULT_BYTES_MAX};
 use z4_types::{Duration, Millis};
 
-use super::{Due, NewTask, Retry, SetMode, SetQueue, Settlement, Verdict};
+use super::{Due, NewTask, Retry, SetMode, SetQueue, Settlement, UpdateTask, Verdict};
 
 /// Longest span a caller may name, the whole nameable calendar: longer ones are slips of unit, not wishes.
 const SPAN_MAX: Duration = Duration(Millis::MAX_NAMEABLE.0);
@@ -155,6 +155,26 @@ pub(crate) fn check_span(field: &'static str, span: Duration) -> Result<(), Inva
         return invalid(field, format!("of {span} is longer than the calendar; give at most {SPAN_MAX}"));
     }
     Ok(())
+}
+
+impl UpdateTask {
+    /// Checks what is changed as if the task were new.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field and the remedy.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let task = NewTask {
+            payload: self.payload.clone().unwrap_or_default(),
+            metadata: self.metadata.clone().unwrap_or_default(),
+            due: self.due.unwrap_or(Due::Now),
+            priority: self.priority,
+            max_attempts: None,
+            retry: None,
+            ttl: None,
+            request: None,
+        };
+        task.check()
+    }
 }
 
 impl SetQueue {

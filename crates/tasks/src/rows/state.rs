@@ -98,6 +98,14 @@ pub(crate) fn write_body(queue: u32, defaults: &Defaults, item: &Item<'_>, out: 
     out.extend_from_slice(item.raw);
 }
 
+/// Reads the defaults of a body row alone.
+pub(crate) fn read_defaults(value: &[u8]) -> Result<Defaults, Malformed> {
+    let mut reader = Reader::new(value);
+    let version = reader.u8("body version")?;
+    reader.u32("body queue")?;
+    if version == BODY_VERSION { Ok(Defaults::default()) } else { Defaults::read(&mut reader) }
+}
+
 /// Reads a body row: the queue, and the item as it stood in the entry, what it left open answered by its defaults.
 pub(crate) fn read_body(value: &[u8]) -> Result<(u32, Item<'_>), Malformed> {
     let mut reader = Reader::new(value);

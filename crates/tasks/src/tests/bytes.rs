@@ -6,7 +6,7 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId
 
 use crate::command::{
     Command, Due, NewTask, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetMode, SetQueue, Settlement,
-    Verdict,
+    Target, UpdateTask, Verdict,
 };
 use crate::{Breaker, Fields, Patch, Policies, Rate, Retention, Settings};
 use crate::{EntryBuilder, Machine, MemoryStore, decode_entry, encode, encode_create};
@@ -159,6 +159,26 @@ fn of_queues() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn of_tasks() -> impl Strategy<Value = Command> {
+    let target = || (id(), proptest::option::of(0..3u64)).prop_map(|(id, etag)| Target { id, etag });
+    let redrive = (target(), any::<u64>()).prop_map(|(target, delay)| (target, Duration(delay)));
+    let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
+    let parts = (
+        proptest::option::of(due()),
+        proptest::option::of(any::<u8>().prop_map(Priority)),
+        proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9).prop_map(Bytes::from)),
+        proptest::option::of(metadata),
+    );
+    prop_oneof![
+        proptest::collection::vec((id(), 0..3u64), 0..3).prop_map(Command::CancelIf),
+        proptest::collection::vec(redrive, 0..3).prop_map(Command::Redrive),
+        proptest::collection::vec(target(), 0..3).prop_map(Command::RunNow),
+        (target(), parts).prop_map(|(target, (due, priority, payload, metadata))| {
+            Command::UpdateTask(Box::new(UpdateTask { target, due, priority, payload, metadata }))
+        }),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let settlement = (id(), 0..6u64, verdict()).prop_map(|(id, token, verdict)| Settlement {
         id,
@@ -185,6 +205,7 @@ fn command() -> impl Strategy<Value = Command> {
         proptest::collection::vec(id(), 0..4).prop_map(Command::Cancel),
         any::<u32>().prop_map(|limit| Command::Advance { limit }),
         of_queues(),
+        of_tasks(),
     ]
 }
 

@@ -8,9 +8,10 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId
 
 use super::strict::StrictStore;
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Verdict,
+    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Target,
+    UpdateTask, Verdict,
 };
-use crate::outcome::{Leased, Outcome, Pick, Purged, QueueSet, Refusal, Settled};
+use crate::outcome::{Leased, Outcome, Pick, Purged, QueueSet, Refusal, Settled, Updated};
 use crate::{
     Effective, End, EntryBuilder, Fields, ListFilter, Machine, Patch, Phase, Policies, Retention, Settings,
     TaskState, get, list, retry,
@@ -42,6 +43,7 @@ struct Task {
     state: State,
     deliveries: u32,
     failures: u32,
+    revision: u64,
 }
 
 #[derive(Default)]
@@ -98,7 +100,79 @@ impl Model {
                 None => Err(Refusal::QueueNotFound(pause.queue.clone())),
             }),
             Command::Purge(purge) => Outcome::Purged(self.purge(purge)),
+            Command::CancelIf(tasks) => Outcome::Cancelled(
+                tasks
+                    .iter()
+                    .map(|&(id, etag)| {
+                        self.target(Target { id, etag: Some(etag) }).and_then(|_| self.cancel(id))
+                    })
+                    .collect(),
+            ),
+            Command::Redrive(tasks) => {
+                Outcome::Redriven(tasks.iter().map(|(target, delay)| self.redrive(*target, *delay)).collect())
+            }
+            Command::UpdateTask(update) => Outcome::Updated(self.update(update)),
+            Command::RunNow(targets) => {
+                Outcome::MadeDue(targets.iter().map(|target| self.run_now(*target)).collect())
+            }
         }
+    }
+
+    fn target(&self, target: Target) -> Result<usize, Refusal> {
+        let Target { id, etag } = target;
+        let position = self.open(id).ok_or(Refusal::NotFound(id))?;
+        let revision = self.tasks[position].revision;
+        match etag {
+            Some(given) if given != revision => Err(Refusal::TaskChanged { id, etag: revision, given }),
+            _ => Ok(position),
+        }
+    }
+
+    fn redrive(&mut self, target: Target, delay: Duration) -> Result<Millis, Refusal> {
+        let position = self.target(target)?;
+        let task = &mut self.tasks[position];
+        if task.state != State::Dead {
+            return Err(Refusal::TaskNotDead(task.id));
+        }
+        (task.state, task.failures, task.deliver_at) = (State::Waiting, 0, self.now + delay.0);
+        task.revision += 1;
+        Ok(Millis(task.deliver_at))
+    }
+
+    fn waiting(&mut self, target: Target) -> Result<&mut Task, Refusal> {
+        let position = self.target(target)?;
+        let task = &mut self.tasks[position];
+        match task.state {
+            State::Leased { until, .. } => Err(Refusal::TaskLeased { id: task.id, until: Millis(until) }),
+            State::Dead => Err(Refusal::TaskDead(task.id)),
+            _ => Ok(task),
+        }
+    }
+
+    fn update(&mut self, update: &UpdateTask) -> Result<Updated, Refusal> {
+        let now = self.now;
+        let task = self.waiting(update.target)?;
+        match update.due {
+            None => {}
+            Some(Due::Now) => task.deliver_at = now,
+            Some(Due::At(at)) => task.deliver_at = at.0,
+            Some(Due::After(delay)) => task.deliver_at = now + delay.0,
+        }
+        task.priority = update.priority.unwrap_or(task.priority);
+        task.new.payload = update.payload.clone().unwrap_or(task.new.payload.clone());
+        task.new.metadata = update.metadata.clone().unwrap_or(task.new.metadata.clone());
+        task.revision += 1;
+        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
+    }
+
+    fn run_now(&mut self, target: Target) -> Result<Updated, Refusal> {
+        let now = self.now;
+        let task = self.waiting(target)?;
+        if task.deliver_at > now {
+            task.deliver_at = now;
+            task.revision += 1;
+        }
+        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
     }
 
     fn effective(&self, queue: &QueueName) -> Effective {
@@ -166,6 +240,7 @@ impl Model {
         if keeps {
             let task = &mut self.tasks[position];
             (task.state, task.ttl_at) = (State::Finished { end, at: self.now }, u64::MAX);
+            task.revision += 1;
         } else {
             self.tasks.remove(position);
         }
@@ -271,6 +346,7 @@ impl Model {
                 state: State::Waiting,
                 deliveries: 0,
                 failures: 0,
+                revision: 0,
             });
             if let Some(request) = new.request {
                 self.requests.push((false, request, self.now, vec![id]));
@@ -310,6 +386,7 @@ impl Model {
             }
             self.token += 1;
             task.deliveries += 1;
+            task.revision += 1;
             task.state = State::Leased { until, token: self.token };
             picks.push(Pick {
                 id: task.id,
@@ -345,11 +422,15 @@ impl Model {
             Verdict::NackDead { .. } => fail(task, now, None, true),
             Verdict::Release { delay } => {
                 task.state = State::Waiting;
+                task.revision += 1;
                 task.deliver_at = if delay.0 == 0 { task.deliver_at } else { now + delay.0 };
                 Settled::Released(Millis(task.deliver_at))
             }
             Verdict::Extend { ttl } | Verdict::ExtendWith { ttl, .. } => {
                 let until = now + ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX);
+                let told = matches!(verdict, Verdict::ExtendWith { .. });
+                let moved = task.state != State::Leased { until, token: token.0 };
+                task.revision += u64::from(told || moved);
                 task.state = State::Leased { until, token: token.0 };
                 Settled::Extended(Millis(until))
             }
@@ -392,6 +473,7 @@ impl Model {
 
 fn fail(task: &mut Task, now: u64, delay: Option<Duration>, is_final: bool) -> Settled {
     task.failures += 1;
+    task.revision += 1;
     if is_final || task.failures >= task.max_attempts {
         (task.state, task.ttl_at) = (State::Dead, u64::MAX);
         return Settled::Dead;
@@ -414,6 +496,10 @@ enum Step {
     Policies(u64, Settings),
     Pause(u8, bool),
     Purge(u8, u8, u8),
+    CancelIf(u8, u64),
+    Redrive(Vec<(u8, Option<u64>, u64)>),
+    Update(u8, Option<u64>, NewTask, u8),
+    RunNow(Vec<(u8, Option<u64>)>),
     Advance { limit: u32 },
     Reopen,
 }
@@ -493,6 +579,18 @@ fn of_queues() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn of_tasks() -> impl Strategy<Value = Step> {
+    let etag = || proptest::option::weighted(0.3, 0..3u64);
+    let redrive = (any::<u8>(), etag(), 0..6u64);
+    prop_oneof![
+        1 => (any::<u8>(), 0..3u64).prop_map(|(id, etag)| Step::CancelIf(id, etag)),
+        3 => proptest::collection::vec(redrive, 1..4).prop_map(Step::Redrive),
+        3 => (any::<u8>(), etag(), new_task(), 0..16u8)
+            .prop_map(|(id, etag, new, fields)| Step::Update(id, etag, new, fields)),
+        1 => proptest::collection::vec((any::<u8>(), etag()), 1..3).prop_map(Step::RunNow),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let verdict = prop_oneof![
         2 => Just(Verdict::Ack),
@@ -514,6 +612,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => proptest::collection::vec(any::<u8>(), 1..3).prop_map(Step::Cancel),
         2 => (0..5u32).prop_map(|limit| Step::Advance { limit }),
         2 => of_queues(),
+        2 => of_tasks(),
         1 => Just(Step::Reopen),
     ]
 }
@@ -587,6 +686,25 @@ fn command(step: &Step, ids: &[TaskId], tokens: &[(TaskId, Token)]) -> Option<Co
             limit: 2_000,
             after: None,
         }),
+        Step::CancelIf(n, etag) => Command::CancelIf(vec![(id(*n), *etag)]),
+        Step::Redrive(tasks) => {
+            let target = |n: &u8, etag: &Option<u64>| Target { id: id(*n), etag: *etag };
+            let tasks = tasks.iter().map(|(n, etag, delay)| (target(n, etag), Duration(delay * GRAIN)));
+            Command::Redrive(tasks.collect())
+        }
+        Step::Update(n, etag, new, fields) => {
+            let has = |bit: u8| fields & bit != 0;
+            Command::UpdateTask(Box::new(UpdateTask {
+                target: Target { id: id(*n), etag: *etag },
+                due: has(1).then_some(new.due),
+                priority: new.priority.filter(|_| has(2)),
+                payload: has(4).then(|| new.payload.clone()),
+                metadata: has(8).then(|| vec![("k".into(), "v".into())]),
+            }))
+        }
+        Step::RunNow(tasks) => {
+            Command::RunNow(tasks.iter().map(|(n, etag)| Target { id: id(*n), etag: *etag }).collect())
+        }
         Step::Reopen => return None,
     })
 }
@@ -662,6 +780,8 @@ fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), 
             };
             prop_assert_eq!(state, task.state);
             prop_assert_eq!(info.deliver_at, Millis(task.deliver_at));
+            prop_assert_eq!(u64::from(info.revision), task.revision);
+            prop_assert_eq!((&info.payload, &info.metadata), (&task.new.payload, &task.new.metadata));
             prop_assert_eq!((info.priority, info.max_attempts), (task.priority, task.max_attempts));
             prop_assert_eq!((info.deliveries, info.failures), (task.deliveries, task.failures));
             prop_assert_eq!(info.expires_at, (task.ttl_at != u64::MAX).then_some(Millis(task.ttl_at)));

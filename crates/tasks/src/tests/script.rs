@@ -19,6 +19,8 @@
 //! delete QUEUE [etag=]                policies VERSION PATTERN|setting=…|setting=… …
 //! pause QUEUE [note= by=]             resume QUEUE
 //! purge QUEUE [states=waiting,leased,dead,finished before=ID limit= raw=1]     to its end, batch by batch
+//! update ID [etag= at= after= now=1 prio= payload= meta=]   run ID… [etag=]   redrive ID… [etag= delay=]
+//! cancelif ID… etag=
 //! restart      entry HEX              applies raw bytes
 //! A & B                               both in one entry
 //! ```
@@ -32,9 +34,10 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId
 
 use super::strict::StrictStore;
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Verdict,
+    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Target,
+    UpdateTask, Verdict,
 };
-use crate::outcome::{Outcome, Refusal, Settled};
+use crate::outcome::{Outcome, Refusal, Settled, Updated};
 use crate::{
     Breaker, End, EntryBuilder, Fields, ListFilter, Machine, PageToken, Patch, Phase, Policies, Rate,
     Retention, Settings, TaskInfo, TaskState, get, hydrate, list, queues, result,
@@ -136,6 +139,12 @@ impl<'l> Line<'l> {
             multiplier_percent: parts[2] as u32,
             jitter_percent: parts[3] as u8,
         })
+    }
+
+    fn metadata(&self) -> Option<Vec<(String, String)>> {
+        let pairs = self.values.get("meta")?;
+        let pair = |pair: &str| pair.split_once(':').map(|(key, value)| (key.into(), value.into()));
+        Some(pairs.split(',').map(|text| pair(text).expect("key:value")).collect())
     }
 
     fn settings(&self) -> Settings {
@@ -376,6 +385,7 @@ impl Runner {
                 Verdict::ExtendWith { ttl, progress: line.values["progress"].into() }
             }
             "kill" => Verdict::NackDead { reason },
+            "update" | "run" | "redrive" | "cancelif" => return self.of_tasks(line),
             "pull" => {
                 return Some(Command::Lease {
                     queue: line.queue(),
@@ -404,6 +414,42 @@ impl Runner {
         Some(Command::Settle(line.about.iter().map(settlement).collect()))
     }
 
+    /// Builds a command that changes tasks; None if the door would refuse it.
+    fn of_tasks(&mut self, line: &Line<'_>) -> Option<Command> {
+        let etag = line.number("etag");
+        let targets: Vec<Target> = line.about.iter().map(|word| Target { id: self.id(word), etag }).collect();
+        Some(match line.verb {
+            "run" => Command::RunNow(targets),
+            "redrive" => {
+                let delay = Duration(line.number("delay").unwrap_or(0));
+                Command::Redrive(targets.into_iter().map(|target| (target, delay)).collect())
+            }
+            "cancelif" => {
+                Command::CancelIf(targets.iter().map(|target| (target.id, etag.expect("an etag"))).collect())
+            }
+            _ => {
+                let due = match (line.number("at"), line.number("after"), line.number("now")) {
+                    (Some(at), ..) => Some(Due::At(Millis(at))),
+                    (_, Some(delay), _) => Some(Due::After(Duration(delay))),
+                    (.., Some(_)) => Some(Due::Now),
+                    _ => None,
+                };
+                let update = UpdateTask {
+                    target: targets[0],
+                    due,
+                    priority: line.number("prio").map(|priority| Priority(priority as u8)),
+                    payload: line.values.get("payload").map(|text| Bytes::copy_from_slice(text.as_bytes())),
+                    metadata: line.metadata(),
+                };
+                if let Err(invalid) = update.check() {
+                    self.say(format_args!("invalid {invalid}"));
+                    return None;
+                }
+                Command::UpdateTask(Box::new(update))
+            }
+        })
+    }
+
     fn push(&mut self, line: &Line<'_>) -> Option<Command> {
         let requests: Vec<&str> = line.values.get("req").map_or(Vec::new(), |list| list.split(',').collect());
         let count = line.number("count").unwrap_or(requests.len().max(1) as u64);
@@ -411,10 +457,7 @@ impl Runner {
             Some(text) => Bytes::copy_from_slice(text.as_bytes()),
             None => vec![b'.'; line.number("size").unwrap_or(0) as usize].into(),
         };
-        let metadata = line.values.get("meta").map_or(Vec::new(), |pairs| {
-            let pair = |pair: &str| pair.split_once(':').map(|(key, value)| (key.into(), value.into()));
-            pairs.split(',').map(|text| pair(text).expect("key:value")).collect()
-        });
+        let metadata = line.metadata().unwrap_or_default();
         let retry = line.retry();
         let due = match (line.number("at"), line.number("after")) {
             (Some(at), None) => Due::At(Millis(at)),
@@ -527,6 +570,14 @@ impl Runner {
         self.say(text);
     }
 
+    fn updated(&mut self, id: TaskId, result: &Result<Updated, Refusal>) {
+        let text = match result {
+            Ok(Updated { etag, deliver_at }) => format!("etag={etag} due at {}", deliver_at.0),
+            Err(refusal) => refused(refusal),
+        };
+        self.say(format_args!("task {} {text}", id.counter()));
+    }
+
     fn print(&mut self, command: &Command, outcome: &Outcome) {
         match outcome {
             Outcome::Created(results) => {
@@ -592,7 +643,11 @@ impl Runner {
                 }
             }
             Outcome::Cancelled(results) => {
-                let Command::Cancel(ids) = command else { panic!("an answer to a cancel") };
+                let ids: Vec<TaskId> = match command {
+                    Command::Cancel(ids) => ids.clone(),
+                    Command::CancelIf(tasks) => tasks.iter().map(|task| task.0).collect(),
+                    _ => panic!("an answer to a cancel"),
+                };
                 for (id, result) in ids.iter().zip(results) {
                     let text = result.as_ref().map_or_else(refused, |()| "cancelled".into());
                     self.say(format_args!("task {} {text}", id.counter()));
@@ -619,6 +674,22 @@ impl Runner {
                 let done = if pause.paused { "paused" } else { "resumed" };
                 self.say(result.as_ref().map_or_else(refused, |()| done.into()));
             }
+            Outcome::Updated(result) => {
+                let Command::UpdateTask(update) = command else { panic!("an answer to an update") };
+                self.updated(update.target.id, result);
+            }
+            Outcome::MadeDue(results) => {
+                let Command::RunNow(targets) = command else { panic!("an answer to a run now") };
+                targets.iter().zip(results).for_each(|(target, result)| self.updated(target.id, result));
+            }
+            Outcome::Redriven(results) => {
+                let Command::Redrive(targets) = command else { panic!("an answer to a redrive") };
+                for ((target, _), result) in targets.iter().zip(results) {
+                    let text =
+                        result.as_ref().map_or_else(refused, |at| format!("redriven, due at {}", at.0));
+                    self.say(format_args!("task {} {text}", target.id.counter()));
+                }
+            }
             Outcome::Purged(result) => {
                 self.say(result.as_ref().map_or_else(refused, |purged| format!("purged {}", purged.count)));
             }
@@ -634,6 +705,10 @@ fn refused(refusal: &Refusal) -> String {
             format!("refused: the request was of {then} tasks, not {now}")
         }
         Refusal::LeaseLost { token, .. } => format!("refused: lease {token} is lost"),
+        Refusal::TaskChanged { etag, given, .. } => format!("refused: etag is {etag}, not {given}"),
+        Refusal::TaskLeased { until, .. } => format!("refused: leased until {}", until.0),
+        Refusal::TaskDead(_) => "refused: dead".into(),
+        Refusal::TaskNotDead(_) => "refused: not dead".into(),
         other => format!("refused: {other}"),
     }
 }
