@@ -293,6 +293,7 @@ impl Machine {
     ///
     /// # Errors
     /// If a row names a queue that has no record.
+    #[inline]
     pub(crate) fn queue(&self, number: u32) -> Result<&Queue, Fault> {
         let queue = self.queues.get(number as usize).and_then(Option::as_ref);
         queue.ok_or_else(|| Fault::corrupt(format!("a row names queue {number}, which has no record")))

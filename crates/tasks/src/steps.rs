@@ -63,6 +63,7 @@ fn plus(count: &mut u64, change: i64) -> Result<(), Fault> {
 
 impl Steps {
     /// A task that is due at `at` waits, or does not any more.
+    #[inline]
     pub(crate) fn count(&mut self, at: Millis, change: i64) -> Result<(), Fault> {
         let step = step_of(at);
         match step.cmp(&self.counted.step) {

@@ -133,6 +133,10 @@ impl Machine {
 
     /// Returns what the queue answers where the task leaves it open, as far as it differs from what z4 answers.
     fn defaults(&self, effective: &Effective, item: &Item<'_>) -> Defaults {
+        if std::ptr::eq(effective, &*self.standard) {
+            // The usual queue, of which nothing is set.
+            return Defaults::default();
+        }
         let now = self.meta.now;
         Defaults {
             priority: Some(effective.priority)
