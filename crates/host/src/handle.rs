@@ -6,6 +6,7 @@
 //! - Lists read a frozen view on a blocking thread: consistent within a shard, not across shards.
 
 mod cluster;
+mod queues;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,7 +18,9 @@ use z4_registry::Registry;
 use z4_store::View;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
 use z4_tasks::outcome::{Refusal, Settled};
-use z4_tasks::{Fault, ListFilter, Page, PageToken, QueueInfo, QueueStats, TaskInfo, encode_create};
+use z4_tasks::{
+    DueCounts, Fault, ListFilter, Page, PageToken, QueueInfo, QueueStats, TaskInfo, encode_create,
+};
 use z4_types::limits::CONSUMERS_MAX;
 use z4_types::{Duration, Kind, Millis, QueueName, RequestId, ShardId, TaskId};
 
@@ -26,7 +29,7 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::machine::{HostMachine, HostWrite};
-use crate::rows::ViewRows;
+use crate::rows::{RowsRef, ViewRows};
 use crate::shard::{ConsumerId, Deliver, Read, Reply, TaskMetrics, Write, reply};
 
 pub use cluster::Route;
@@ -41,6 +44,8 @@ const ITEM_OVERHEAD: usize = 96;
 const VIEWS_MAX: usize = 16;
 /// Queues a snapshot shows by name.
 const SNAPSHOT_QUEUES_MAX: usize = 1_000;
+/// Queues of which a snapshot says what is due when: each is a few hundred rows to read on the driver's thread.
+const SNAPSHOT_DUE_MAX: usize = 20;
 
 /// Cheap to clone. See the module essay.
 #[derive(Clone)]
@@ -84,6 +89,8 @@ pub struct Snapshot {
     pub groups: Vec<GroupStatus>,
     /// The queues of this host with the largest backlogs, with their counters; at most a thousand, largest first.
     pub queues: Vec<(QueueName, QueueStats)>,
+    /// What is due when in the first twenty of these.
+    pub due: Vec<(QueueName, DueCounts)>,
     /// How many queues this host has.
     pub queues_total: usize,
     /// The sum of the counters of all of them.
@@ -275,6 +282,7 @@ impl Handle {
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let (reply, answer) = oneshot::channel();
         let base_bytes = self.runner_metrics().base_bytes.load(Relaxed);
+        let now = self.shared.clock.wall();
         self.shared.runner.look(move |driver| {
             let (mut queues, mut queues_total, mut totals) = (Vec::new(), 0, QueueStats::default());
             driver.for_each(|_, machine, _| {
@@ -287,8 +295,20 @@ impl Handle {
             });
             queues.sort_by_key(|(_, stats)| std::cmp::Reverse(stats.backlog()));
             queues.truncate(SNAPSHOT_QUEUES_MAX);
-            let _ =
-                reply.send(Snapshot { groups: driver.status(), queues, queues_total, totals, base_bytes });
+            let mut due = Vec::new();
+            driver.for_each(|_, machine, store| {
+                if let HostMachine::Tasks(shard) = machine {
+                    let (machine, rows) = (shard.machine(), RowsRef(store));
+                    // A queue of another shard is None; what cannot be read now is left out.
+                    let here = queues.iter().take(SNAPSHOT_DUE_MAX).filter_map(|(queue, _)| {
+                        let counts = machine.due(&rows, queue, now).ok()??;
+                        Some((queue.clone(), counts))
+                    });
+                    due.extend(here);
+                }
+            });
+            let groups = driver.status();
+            let _ = reply.send(Snapshot { groups, queues, due, queues_total, totals, base_bytes });
         });
         answer.await.map_err(|_| Error::Stopping)
     }
