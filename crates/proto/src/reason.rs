@@ -26,6 +26,8 @@ reasons! {
     REQUEST_ID_REUSED
     /// The payload is over the limit.
     PAYLOAD_TOO_LARGE
+    /// The result of an ack is over the limit.
+    RESULT_TOO_LARGE
     /// The metadata has too many pairs or bytes, or an empty key.
     METADATA_TOO_LARGE
     /// The batch holds nothing.
@@ -50,12 +52,14 @@ reasons! {
     QUEUE_NOT_FOUND
     /// A queue of this name exists already.
     QUEUE_EXISTS
-    /// The queue was changed since the caller read it.
-    QUEUE_CHANGED
+    /// It was changed since the caller read it: read it again and redo the change.
+    ETAG_MISMATCH
+    /// The etag was not made by this server.
+    ETAG_INVALID
     /// The queue still holds tasks.
     QUEUE_NOT_EMPTY
     /// The queue has as many tasks to do as its settings allow.
-    BACKLOG_FULL
+    QUEUE_FULL
     /// The task was changed since the caller read it.
     TASK_CHANGED
     /// A consumer holds the task.

@@ -11,6 +11,8 @@ mod queues;
 mod settle;
 mod split;
 
+pub(crate) use list::{bad_token, hex, unhex};
+
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use z4_proto::v1;
