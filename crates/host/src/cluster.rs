@@ -16,7 +16,6 @@
 mod answers;
 mod changes;
 mod joining;
-mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -98,8 +97,6 @@ pub(crate) struct Cluster {
     settling: tokio::sync::Mutex<()>,
     /// Others say that this host was removed.
     removed: AtomicBool,
-    /// The version of the policies of which it was said that they cannot be read.
-    policies_unread: Mutex<u64>,
 }
 
 impl Cluster {
@@ -131,7 +128,6 @@ impl Cluster {
             commanding: AtomicBool::new(false),
             settling: tokio::sync::Mutex::new(()),
             removed: AtomicBool::new(false),
-            policies_unread: Mutex::default(),
         }
     }
 
@@ -211,11 +207,9 @@ impl Cluster {
         self.runner.look(move |driver| {
             let (registry, seats) = (this.registry(), this.seats());
             let mut controller = this.controller.lock().unwrap_or_else(PoisonError::into_inner);
-            let errands = controller.pass(driver, &registry, &seats);
-            drop(reply.send((errands, policies::outdated(driver, registry.policies.version))));
+            drop(reply.send(controller.pass(driver, &registry, &seats)));
         });
-        let Ok((errands, outdated)) = answer.await else { return };
-        self.tell_policies(&outdated);
+        let Ok(errands) = answer.await else { return };
         let mut create = Vec::new();
         for errand in errands {
             match errand {

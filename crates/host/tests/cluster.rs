@@ -9,8 +9,7 @@ use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::time::{sleep, timeout};
 use z4_host::{Config, Error, Handle, Host, Network, Route};
-use z4_registry::{Command, Registry};
-use z4_tasks::Settings;
+use z4_registry::Registry;
 use z4_tasks::command::{Due, NewTask};
 use z4_types::{HostId, Kind, QueueName, ShardId};
 
@@ -316,39 +315,4 @@ async fn a_host_that_lost_its_disk_comes_back_as_another_replica() {
     machines.all[0].stop();
     machines.push(&mail).await;
     machines.count(&mail, 2).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_shard_follows_the_policies_of_the_registry_under_a_new_leader_too() {
-    let mut machines = formed().await;
-    let set = |attempts| Command::SetPolicy {
-        pattern: "*".into(),
-        settings: Settings { max_attempts: Some(attempts), ..Settings::default() }.encode(),
-    };
-    // On both task shards, whichever is whose.
-    let queues = ["one", "two", "three", "four"].map(queue);
-    let shards = queues.each_ref().map(|queue| machines.all[0].handle().shard_of(queue));
-    assert!(shards.contains(&ShardId(1)) && shards.contains(&ShardId(2)), "{shards:?}");
-    machines.all[1].handle().change(set(7)).await.expect("a leader takes it");
-    follows(&machines, &queues, 7).await;
-    let leader = machines.push(&queues[0]).await;
-    machines.all[leader].stop();
-    let running = machines.running()[0].clone();
-    until("there is a leader again", || async { running.change(set(9)).await.ok() }).await;
-    follows(&machines, &queues, 9).await;
-}
-
-/// Waits until whoever leads says that so many attempts are what holds for each queue.
-async fn follows(machines: &Machines, queues: &[QueueName], attempts: u32) {
-    for queue in queues {
-        until("a queue follows the policy", || async {
-            for host in machines.running() {
-                // Whoever does not lead refuses.
-                let Ok((_, setup)) = host.queue_setup(queue.clone()).await else { continue };
-                return (setup.config.effective.max_attempts == attempts).then_some(());
-            }
-            None
-        })
-        .await;
-    }
 }
