@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 2] = ["z4/v1/tasks.proto", "z4/v1/admin.proto"];
+const FILES: [&str; 3] = ["z4/v1/tasks.proto", "z4/v1/queues.proto", "z4/v1/admin.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

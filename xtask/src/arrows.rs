@@ -25,7 +25,9 @@ const ARROWS: &[(&str, Sees)] = &[
     ("z4-env", Only(&["z4-types"])),
     ("z4-consensus", Only(&["z4-types"])),
     ("z4-tasks", Only(&["z4-types"])),
+    ("z4-filter", Only(&["z4-types"])),
     ("z4-registry", Only(&["z4-types"])),
+    ("z4-cron", Only(&["z4-types"])),
     ("z4-proto", Only(&["z4-types", "z4-tasks"])),
     ("z4-wal", Only(&["z4-types", "z4-env"])),
     ("z4-store", Only(&["z4-types", "z4-env"])),
@@ -59,8 +61,18 @@ const ARROWS: &[(&str, Sees)] = &[
 const ONE_HOME: &[(&str, &str)] = &[("raft", "z4-consensus"), ("redb", "z4-store")];
 
 /// Crates in which nothing awaits, so that the simulator can run them in one thread.
-const WITHOUT_TOKIO: &[&str] =
-    &["z4-types", "z4-env", "z4-consensus", "z4-wal", "z4-store", "z4-tasks", "z4-registry", "z4-multiraft"];
+const WITHOUT_TOKIO: &[&str] = &[
+    "z4-types",
+    "z4-env",
+    "z4-consensus",
+    "z4-wal",
+    "z4-store",
+    "z4-tasks",
+    "z4-registry",
+    "z4-cron",
+    "z4-filter",
+    "z4-multiraft",
+];
 
 /// Checks every crate of the workspace.
 ///

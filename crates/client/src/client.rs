@@ -84,7 +84,7 @@ pub struct Lease {
     pub max_tasks: u32,
     /// Stop before this many payload bytes, but return at least one task; 0: 8 MiB.
     pub max_bytes: u64,
-    /// How long each lease holds, 100 ms to 12 h; None: 30 s.
+    /// How long each lease holds, 100 ms to 12 h; None: as long as the queue says.
     pub lease: Option<Duration>,
     /// Wait so long for the first task, 24 h at most.
     pub wait: Duration,
@@ -175,7 +175,7 @@ fn services(info: &Info) -> impl Iterator<Item = &str> {
     info.members.iter().map(|member| member.service_address.as_str()).filter(|address| !address.is_empty())
 }
 
-fn incomplete(what: &str) -> Error {
+pub(crate) fn incomplete(what: &str) -> Error {
     Error::new(Kind::Internal, reason::INTERNAL, format!("the server's answer has no {what}"))
 }
 
@@ -255,7 +255,7 @@ impl Client {
         self.inner.rules.timeout
     }
 
-    async fn call<Req, Rep, Send, Answer>(
+    pub(crate) async fn call<Req, Rep, Send, Answer>(
         &self,
         about: About<'_>,
         again: Again,

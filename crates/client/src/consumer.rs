@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use z4_proto::{convert, reason};
 use z4_types::Kind;
-use z4_types::limits::{CONSUMER_CREDIT_BYTES_MAX, CONSUMER_CREDIT_TASKS_MAX, LEASE_MS_DEFAULT};
+use z4_types::limits::{CONSUMER_CREDIT_BYTES_MAX, CONSUMER_CREDIT_TASKS_MAX};
 
 use crate::call::SPAN_MAX;
 use crate::{Client, Error, Task};
@@ -46,6 +46,7 @@ const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub struct HandlerError {
     delay: Option<Duration>,
     reason: String,
+    for_good: bool,
 }
 
 impl HandlerError {
@@ -55,13 +56,20 @@ impl HandlerError {
     pub fn new(reason: impl fmt::Display) -> Self {
         let reason = reason.to_string();
         // Cut here already: it waits with thousands of others until it is sent.
-        Self { delay: None, reason: crate::task::cut(&reason).to_owned() }
+        Self { delay: None, reason: crate::task::cut(&reason).to_owned(), for_good: false }
     }
 
     /// Names the wait before the next delivery, instead of the policy: a Retry-After.
     #[must_use]
     pub fn retry_in(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
+        self
+    }
+
+    /// Says that it would fail again: the task is dead, whatever attempts it has left.
+    #[must_use]
+    pub fn for_good(mut self) -> Self {
+        self.for_good = true;
         self
     }
 }
@@ -100,7 +108,7 @@ pub struct ConsumerBuilder {
     concurrency: usize,
     credit: Option<u32>,
     credit_bytes: u64,
-    lease: Duration,
+    lease: Option<Duration>,
     drain_timeout: Duration,
 }
 
@@ -113,7 +121,7 @@ impl ConsumerBuilder {
             concurrency: CONCURRENCY_DEFAULT,
             credit: None,
             credit_bytes: CREDIT_BYTES_DEFAULT,
-            lease: Duration::from_millis(LEASE_MS_DEFAULT),
+            lease: None,
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
         }
     }
@@ -142,10 +150,10 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long a lease holds before it must be extended, 100 ms to 12 h; 30 s unless set. The consumer extends by
+    /// How long a lease holds before it must be extended, 100 ms to 12 h; as the queue says unless set. The consumer extends by
     /// itself; this is how long a task waits when the consumer dies.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
+        self.lease = Some(lease);
         self
     }
 
@@ -167,7 +175,7 @@ impl ConsumerBuilder {
     {
         convert::queue_name(&self.queue, "queue")?;
         convert::consumer_name(&self.name, "consumer")?;
-        convert::lease_duration(Some(crate::task::pb_duration(self.lease)), "lease_duration")?;
+        convert::lease_duration(self.lease.map(crate::task::pb_duration), "lease_duration")?;
         let (stop, stopped) = watch::channel(false);
         let driver = driver::Driver::new(self, handler, stopped);
         Ok(Consumer { stop, driver: tokio::spawn(driver.run()) })

@@ -51,6 +51,7 @@ mod error;
 mod fake;
 mod producer;
 mod pull;
+mod queues;
 mod random;
 mod task;
 
@@ -59,10 +60,12 @@ pub use consumer::{Consumer, ConsumerBuilder, Counts, HandlerError};
 pub use error::Error;
 pub use producer::{Producer, ProducerBuilder, Receipt};
 pub use pull::{Pull, PullStream};
+pub use queues::{PurgedPart, QueuePatch};
 pub use random::request_id;
 pub use task::{Freshness, NewTask, Queue, RetryPolicy, Settlement, StoredTask, Task, TaskState, Verdict};
 
 pub use z4_proto::v1::shard_verdict::Result as Verified;
+pub use z4_proto::v1::{Breaker, PurgeState, QueueConfig, QueueSettings, QueueStats};
 pub use z4_proto::v1::{
     InfoResponse as Info, Member, ReplicaDigest, ReplicaPlacement, ReplicaRole, Shard, ShardPlacement,
     ShardVerdict,

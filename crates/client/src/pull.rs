@@ -35,7 +35,7 @@ pub struct Pull {
     pub queue: String,
     /// Shown with the tasks it holds; empty: the server chooses.
     pub consumer: String,
-    /// How long each lease holds, 100 ms to 12 h; None: 30 s.
+    /// How long each lease holds, 100 ms to 12 h; None: as long as the queue says.
     pub lease: Option<Duration>,
     /// Most tasks held at a time, at most 10,000.
     pub tasks: u32,
@@ -237,7 +237,7 @@ impl PullStream {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        let ended = words.iter().filter(|word| !matches!(word.verdict, Verdict::Extend { .. })).count();
+        let ended = words.iter().filter(|word| !word.verdict.extends()).count();
         // Entered first: if sending fails it may still have gone out.
         self.unconfirmed.insert(seq, words.to_vec());
         self.send(settle(seq, words.iter().map(Settlement::to_pb).collect())).await?;

@@ -101,7 +101,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    fn to_pb(self) -> v1::RetryPolicy {
+    pub(crate) fn to_pb(self) -> v1::RetryPolicy {
         v1::RetryPolicy {
             initial_delay: Some(pb_duration(self.initial)),
             max_delay: Some(pb_duration(self.max)),
@@ -165,13 +165,23 @@ impl Task {
 /// What became of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done: forget the task.
+    /// Done: forget the task, or keep it as long as its queue's retention says.
     Ack,
+    /// Done, with something to keep beside the task, if its queue keeps finished ones.
+    AckWith {
+        /// At most 64 KiB.
+        result: Bytes,
+    },
     /// Failed: counts against `max_attempts`.
     Nack {
         /// Wait before the next delivery; None: by the retry policy.
         delay: Option<Duration>,
         /// Kept with the task as its last error; what is past 1,024 bytes is cut off.
+        reason: String,
+    },
+    /// Failed, and would fail again: the task is dead, whatever attempts it has left.
+    NackDead {
+        /// As in `Nack`.
         reason: String,
     },
     /// Given back: nobody's fault, counts no failure.
@@ -184,6 +194,20 @@ pub enum Verdict {
         /// 100 ms to 12 h.
         lease: Duration,
     },
+    /// Keep it, and say how far it is.
+    ExtendWith {
+        /// 100 ms to 12 h.
+        lease: Duration,
+        /// Kept with the task until another one; what is past 1,024 bytes is cut off.
+        progress: String,
+    },
+}
+
+impl Verdict {
+    /// Returns whether the lease goes on.
+    pub(crate) fn extends(&self) -> bool {
+        matches!(self, Self::Extend { .. } | Self::ExtendWith { .. })
+    }
 }
 
 /// One word on one lease.
@@ -201,15 +225,24 @@ impl Settlement {
     pub(crate) fn to_pb(&self) -> v1::Settlement {
         use v1::settlement::Verdict as Pb;
 
+        let extend =
+            |lease, progress| Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(lease)), progress });
         let verdict = match &self.verdict {
-            Verdict::Ack => Pb::Ack(v1::Ack {}),
-            Verdict::Nack { delay, reason } => {
-                Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason: cut(reason).to_owned() })
+            Verdict::Ack => Pb::Ack(v1::Ack::default()),
+            Verdict::AckWith { result } => Pb::Ack(v1::Ack { result: result.clone() }),
+            Verdict::Nack { delay, reason } => Pb::Nack(v1::Nack {
+                delay: delay.map(pb_duration),
+                reason: cut(reason).to_owned(),
+                dead: false,
+            }),
+            Verdict::NackDead { reason } => {
+                Pb::Nack(v1::Nack { delay: None, reason: cut(reason).to_owned(), dead: true })
             }
             Verdict::Release { delay } => {
                 Pb::Release(v1::Release { delay: (!delay.is_zero()).then(|| pb_duration(*delay)) })
             }
-            Verdict::Extend { lease } => Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(*lease)) }),
+            Verdict::Extend { lease } => extend(*lease, String::new()),
+            Verdict::ExtendWith { lease, progress } => extend(*lease, cut(progress).to_owned()),
         };
         v1::Settlement { id: self.id.to_string(), token: self.token.0, verdict: Some(verdict) }
     }
@@ -226,6 +259,12 @@ pub enum TaskState {
     Leased,
     /// It failed for the last time and is kept.
     Dead,
+    /// A consumer acked it, and its queue keeps finished tasks for a while.
+    Done,
+    /// It was cancelled, and is kept likewise.
+    Cancelled,
+    /// Its TTL ended it, and it is kept likewise.
+    Expired,
     /// A state this client does not know.
     Unknown,
 }
@@ -239,6 +278,9 @@ impl TaskState {
             Self::Due => "due",
             Self::Leased => "leased",
             Self::Dead => "dead",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
             Self::Unknown => "unknown",
         }
     }
@@ -249,6 +291,9 @@ impl TaskState {
             Self::Due => v1::TaskState::Due,
             Self::Leased => v1::TaskState::Leased,
             Self::Dead => v1::TaskState::Dead,
+            Self::Done => v1::TaskState::Done,
+            Self::Cancelled => v1::TaskState::Cancelled,
+            Self::Expired => v1::TaskState::Expired,
             Self::Unknown => v1::TaskState::Unspecified,
         }
     }
@@ -259,6 +304,9 @@ impl TaskState {
             v1::TaskState::Due => Self::Due,
             v1::TaskState::Leased => Self::Leased,
             v1::TaskState::Dead => Self::Dead,
+            v1::TaskState::Done => Self::Done,
+            v1::TaskState::Cancelled => Self::Cancelled,
+            v1::TaskState::Expired => Self::Expired,
             v1::TaskState::Unspecified => Self::Unknown,
         }
     }
@@ -299,6 +347,14 @@ pub struct StoredTask {
     pub token: Option<Token>,
     /// Why it failed last, if it did.
     pub last_error: Option<String>,
+    /// Changes with the task. Opaque.
+    pub etag: String,
+    /// What a consumer said last of how far it is.
+    pub progress: Option<String>,
+    /// When it ended, if it is done, cancelled or expired.
+    pub ended_at: Option<Millis>,
+    /// What its ack left behind; only in the answer to [`Client::get`](crate::Client::get).
+    pub result: Option<Bytes>,
 }
 
 impl StoredTask {
@@ -319,6 +375,10 @@ impl StoredTask {
             consumer: Some(task.consumer).filter(|name| !name.is_empty()),
             token: Some(Token(task.token)).filter(|token| token.0 != 0),
             last_error: Some(task.last_error).filter(|text| !text.is_empty()),
+            etag: task.etag,
+            progress: Some(task.progress).filter(|text| !text.is_empty()),
+            ended_at: optional(task.ended_at, "task.ended_at")?,
+            result: Some(task.result).filter(|result| !result.is_empty()),
             queue: task.queue,
             payload: task.payload,
             metadata: task.metadata,
@@ -357,6 +417,8 @@ pub struct Queue {
     pub leased: u64,
     /// Tasks that failed for the last time.
     pub dead: u64,
+    /// Tasks that have ended and are kept.
+    pub finished: u64,
     /// When the oldest due task was due; only in the answer to [`Client::get_queue`](crate::Client::get_queue).
     pub oldest_due_at: Option<Millis>,
 }
@@ -373,6 +435,7 @@ impl Queue {
             waiting: queue.waiting,
             leased: queue.leased,
             dead: queue.dead,
+            finished: queue.finished,
         })
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use z4_host::{Config, Deliver, Delivery, Error, Host};
 use z4_multiraft::LogMode;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
-use z4_types::{Duration, Priority, QueueName};
+use z4_types::{Duration, QueueName};
 
 struct Sink(UnboundedSender<Vec<Delivery>>);
 
@@ -41,7 +41,7 @@ fn main() {
         payload: vec![7; 200].into(),
         metadata: Vec::new(),
         due: Due::Now,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: None,
         retry: None,
         ttl: None,

@@ -231,6 +231,8 @@ fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
         Refusal::StillMoving(shard) => (8, Vec::new(), shard.0.to_le_bytes().to_vec()),
         Refusal::OnlyReplica { host, shard } => (9, vec![&host.0], shard.0.to_le_bytes().to_vec()),
         Refusal::TooManyHosts(hosts) => (10, Vec::new(), (*hosts as u64).to_le_bytes().to_vec()),
+        Refusal::NoPolicy(pattern) => (11, vec![pattern], Vec::new()),
+        Refusal::TooManyPolicies(policies) => (12, Vec::new(), (*policies as u64).to_le_bytes().to_vec()),
         // The registry's refusals may grow; the text of one that has no number is kept.
         other => return put_refusal(out, &Refusal::Invalid(other.to_string())),
     };
@@ -325,6 +327,8 @@ impl<'a> Input<'a> {
             8 => Refusal::StillMoving(ShardId(self.u32()?)),
             9 => Refusal::OnlyReplica { host: self.host()?, shard: ShardId(self.u32()?) },
             10 => Refusal::TooManyHosts(usize::try_from(self.u64()?).unwrap_or(usize::MAX)),
+            11 => Refusal::NoPolicy(self.text()?),
+            12 => Refusal::TooManyPolicies(usize::try_from(self.u64()?).unwrap_or(usize::MAX)),
             _ => return Err(Malformed("a refusal it does not know")),
         })
     }

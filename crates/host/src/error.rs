@@ -51,7 +51,7 @@ pub enum Error {
     #[error("task {0} does not exist: it was never created, or it was acked, cancelled or has expired")]
     TaskNotFound(TaskId),
     /// No such queue.
-    #[error("queue {0} does not exist: no task was ever created in it")]
+    #[error("queue {0} does not exist: no task was ever created in it, or it was deleted")]
     QueueNotFound(QueueName),
     /// The cluster's registry refuses a change.
     #[error(transparent)]

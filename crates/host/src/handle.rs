@@ -8,6 +8,7 @@
 //! - Lists read a frozen view on a blocking thread: consistent within a shard, not across shards.
 
 mod cluster;
+mod queues;
 mod reads;
 mod stale;
 
@@ -20,7 +21,7 @@ use z4_multiraft::{GroupStatus, Input, Metrics, Runner};
 use z4_registry::Registry;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
 use z4_tasks::outcome::{Refusal, Settled};
-use z4_tasks::{QueueStats, encode_create};
+use z4_tasks::{DueCounts, QueueStats, encode_create};
 use z4_types::limits::CONSUMERS_MAX;
 use z4_types::{Duration, Millis, QueueName, RequestId, ShardId, TaskId};
 
@@ -29,6 +30,7 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::machine::{HostMachine, HostWrite};
+use crate::rows::RowsRef;
 use crate::shard::{ConsumerId, Deliver, Reply, TaskMetrics, Write, reply};
 
 pub use cluster::Route;
@@ -45,6 +47,8 @@ const REQUEST_OVERHEAD: usize = 512;
 const ITEM_OVERHEAD: usize = 96;
 /// Queues a snapshot shows by name.
 const SNAPSHOT_QUEUES_MAX: usize = 1_000;
+/// Queues of which a snapshot says what is due when: each is a few hundred rows to read on the driver's thread.
+const SNAPSHOT_DUE_MAX: usize = 20;
 
 /// Cheap to clone. See the module essay.
 #[derive(Clone)]
@@ -75,6 +79,8 @@ pub struct Snapshot {
     pub groups: Vec<GroupStatus>,
     /// The queues of this host with the largest backlogs, with their counters; at most a thousand, largest first.
     pub queues: Vec<(QueueName, QueueStats)>,
+    /// What is due when in the first twenty of these.
+    pub due: Vec<(QueueName, DueCounts)>,
     /// How many queues this host has.
     pub queues_total: usize,
     /// The sum of the counters of all of them.
@@ -152,7 +158,9 @@ impl Handle {
             settlements,
             |settlement| settlement.id,
             |settlement| match &settlement.verdict {
-                Verdict::Nack { reason, .. } => reason.len(),
+                Verdict::Nack { reason, .. } | Verdict::NackDead { reason } => reason.len(),
+                Verdict::AckWith { result } => result.len(),
+                Verdict::ExtendWith { progress, .. } => progress.len(),
                 _ => 0,
             },
             |settlements, reply, permit| Write::Settle { settlements, reply, permit },
@@ -198,6 +206,7 @@ impl Handle {
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let (reply, answer) = oneshot::channel();
         let base_bytes = self.runner_metrics().base_bytes.load(Relaxed);
+        let now = self.shared.clock.wall();
         self.shared.runner.look(move |driver| {
             let (mut queues, mut queues_total, mut totals) = (Vec::new(), 0, QueueStats::default());
             driver.for_each(|_, machine, _| {
@@ -210,8 +219,20 @@ impl Handle {
             });
             queues.sort_by_key(|(_, stats)| std::cmp::Reverse(stats.backlog()));
             queues.truncate(SNAPSHOT_QUEUES_MAX);
-            let _ =
-                reply.send(Snapshot { groups: driver.status(), queues, queues_total, totals, base_bytes });
+            let mut due = Vec::new();
+            driver.for_each(|_, machine, store| {
+                if let HostMachine::Tasks(shard) = machine {
+                    let (machine, rows) = (shard.machine(), RowsRef(store));
+                    // A queue of another shard is None; what cannot be read now is left out.
+                    let here = queues.iter().take(SNAPSHOT_DUE_MAX).filter_map(|(queue, _)| {
+                        let counts = machine.due(&rows, queue, now).ok()??;
+                        Some((queue.clone(), counts))
+                    });
+                    due.extend(here);
+                }
+            });
+            let groups = driver.status();
+            let _ = reply.send(Snapshot { groups, queues, due, queues_total, totals, base_bytes });
         });
         answer.await.map_err(|_| Error::Stopping)
     }

@@ -39,4 +39,6 @@ pub use registry_shard::{Published, RegistryChange, RegistryShard};
 pub use rows::{Rows, RowsRef, ViewRows};
 pub use running::{Host, Network};
 pub use seats::{Origin, Seat, Seats};
-pub use shard::{ConsumerId, Deliver, Delivery, Read, Reply, TaskMetrics, TaskShard, Write};
+pub use shard::{
+    ConsumerId, Deliver, Delivery, QueueCounts, QueueSetup, Rates, Read, Reply, TaskMetrics, TaskShard, Write,
+};

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use z4_host::{Config, Error, Handle, Host, Network, Route};
 use z4_registry::Registry;
 use z4_tasks::command::{Due, NewTask};
-use z4_types::{HostId, Kind, Priority, QueueName, ShardId};
+use z4_types::{HostId, Kind, QueueName, ShardId};
 
 /// Elections and snapshots on a busy machine take their time; a promise that is kept at all is kept by then.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -165,7 +165,7 @@ fn task() -> NewTask {
         payload: vec![7; 10].into(),
         metadata: Vec::new(),
         due: Due::Now,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: None,
         retry: None,
         ttl: None,

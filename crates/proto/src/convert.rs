@@ -8,12 +8,18 @@
 //!
 //! Sources: google.protobuf.Timestamp and Duration for the ranges.
 
+mod queues;
+
+pub use queues::{
+    etag, etag_text, field_path, patch, pb_effective, pb_settings, purge_states, set_queue, settings,
+};
+
 use prost_types::{Duration as PbDuration, Timestamp};
 use z4_tasks::Invalid;
 use z4_tasks::command::{Due, NewTask, Retry, Settlement, Verdict};
 use z4_types::limits::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, CONSUMER_NAME_BYTES_MAX, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN,
-    REASON_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    PROGRESS_BYTES_MAX, REASON_BYTES_MAX, REQUEST_ID_BYTES_MAX,
 };
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
 
@@ -102,6 +108,14 @@ pub fn lease_duration(span: Option<PbDuration>, field: &str) -> Result<Duration,
         ));
     }
     Ok(span)
+}
+
+/// Returns how long a lease holds that a consumer asks for; unset is zero, which means as long as the queue says.
+///
+/// # Errors
+/// As [`lease_duration`].
+pub fn lease_wish(span: Option<PbDuration>, field: &str) -> Result<Duration, Failure> {
+    if span.is_none() { Ok(Duration(0)) } else { lease_duration(span, field) }
 }
 
 /// Returns `name` as a queue name.
@@ -269,10 +283,10 @@ fn convert_new_task(task: v1::NewTask, queue: &QueueName) -> Result<NewTask, Fai
         Some(v1::new_task::Schedule::Delay(span)) => Due::After(duration(span, "delay")?),
     };
     let priority = match task.priority {
-        None => Priority::default(),
-        Some(number) => Priority(u8::try_from(number).map_err(|_| {
+        None => None,
+        Some(number) => Some(Priority(u8::try_from(number).map_err(|_| {
             Failure::invalid("priority", reason::FIELD_INVALID, format_args!("{number} is not in 0 to 255"))
-        })?),
+        })?)),
     };
     let task = NewTask {
         payload: task.payload,
@@ -295,6 +309,7 @@ fn out_of_limits(invalid: Invalid) -> Failure {
         "metadata" => reason::METADATA_TOO_LARGE,
         "deliver_at" => reason::TIME_OUT_OF_RANGE,
         "delay" | "ttl" => reason::DURATION_OUT_OF_RANGE,
+        "ack.result" => reason::RESULT_TOO_LARGE,
         _ => reason::FIELD_INVALID,
     };
     Failure::invalid(invalid.field, reason, invalid.problem)
@@ -338,28 +353,42 @@ pub fn settlement(word: v1::Settlement) -> Result<Settlement, Failure> {
             let what = "give one of ack, nack, release, extend";
             return Err(Failure::invalid("verdict", reason::FIELD_MISSING, what));
         }
-        Some(Pb::Ack(v1::Ack {})) => Verdict::Ack,
+        Some(Pb::Ack(v1::Ack { result })) if result.is_empty() => Verdict::Ack,
+        Some(Pb::Ack(v1::Ack { result })) => Verdict::AckWith { result },
+        Some(Pb::Nack(v1::Nack { delay: Some(_), dead: true, .. })) => {
+            let what = "a task that is dead is not delivered again; give one of delay and dead";
+            return Err(Failure::invalid("nack.delay", reason::FIELD_INVALID, what));
+        }
+        Some(Pb::Nack(v1::Nack { reason, dead: true, .. })) => {
+            Verdict::NackDead { reason: cut(reason, REASON_BYTES_MAX) }
+        }
         Some(Pb::Nack(nack)) => Verdict::Nack {
             delay: nack.delay.map(|span| duration(span, "nack.delay")).transpose()?,
-            reason: cut(nack.reason),
+            reason: cut(nack.reason, REASON_BYTES_MAX),
         },
         Some(Pb::Release(release)) => Verdict::Release {
             delay: release.delay.map_or(Ok(Duration(0)), |span| duration(span, "release.delay"))?,
         },
         Some(Pb::Extend(extend)) => {
-            Verdict::Extend { ttl: lease_duration(extend.lease_duration, "extend.lease_duration")? }
+            let ttl = lease_duration(extend.lease_duration, "extend.lease_duration")?;
+            match extend.progress {
+                progress if progress.is_empty() => Verdict::Extend { ttl },
+                progress => Verdict::ExtendWith { ttl, progress: cut(progress, PROGRESS_BYTES_MAX) },
+            }
         }
     };
-    Ok(Settlement { id, token: Token(word.token), verdict })
+    let settlement = Settlement { id, token: Token(word.token), verdict };
+    settlement.check().map_err(out_of_limits)?;
+    Ok(settlement)
 }
 
-/// Cuts a failure reason at its limit, at a character boundary: it goes into the log, so it is bounded at the door.
-fn cut(mut reason: String) -> String {
-    if reason.len() > REASON_BYTES_MAX {
-        let end = (0..=REASON_BYTES_MAX).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
-        reason.truncate(end);
+/// Cuts a text at its limit, at a character boundary: it goes into the log, so it is bounded at the door.
+fn cut(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
     }
-    reason
+    text
 }
 
 /// Returns one settlement as its message, the way back from [`settlement`].
@@ -367,11 +396,17 @@ fn cut(mut reason: String) -> String {
 pub fn pb_settlement(settlement: Settlement) -> v1::Settlement {
     use v1::settlement::Verdict as Pb;
 
+    let extend = |ttl, progress| Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(ttl)), progress });
     let verdict = match settlement.verdict {
-        Verdict::Ack => Pb::Ack(v1::Ack {}),
-        Verdict::Nack { delay, reason } => Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason }),
+        Verdict::Ack => Pb::Ack(v1::Ack::default()),
+        Verdict::AckWith { result } => Pb::Ack(v1::Ack { result }),
+        Verdict::Nack { delay, reason } => {
+            Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason, dead: false })
+        }
+        Verdict::NackDead { reason } => Pb::Nack(v1::Nack { delay: None, reason, dead: true }),
         Verdict::Release { delay } => Pb::Release(v1::Release { delay: Some(pb_duration(delay)) }),
-        Verdict::Extend { ttl } => Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(ttl)) }),
+        Verdict::Extend { ttl } => extend(ttl, String::new()),
+        Verdict::ExtendWith { ttl, progress } => extend(ttl, progress),
     };
     v1::Settlement { id: settlement.id.to_string(), token: settlement.token.0, verdict: Some(verdict) }
 }

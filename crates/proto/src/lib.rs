@@ -11,7 +11,7 @@ pub mod convert;
 pub mod reason;
 pub mod status;
 
-pub use prost_types::{Duration, Timestamp};
+pub use prost_types::{Duration, FieldMask, Timestamp};
 
 /// The generated code of package `z4.v1`: messages, clients and server traits. Read the .proto files instead.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::disallowed_methods, clippy::disallowed_types)]

@@ -26,6 +26,8 @@ reasons! {
     REQUEST_ID_REUSED
     /// The payload is over the limit.
     PAYLOAD_TOO_LARGE
+    /// The result of an ack is over the limit.
+    RESULT_TOO_LARGE
     /// The metadata has too many pairs or bytes, or an empty key.
     METADATA_TOO_LARGE
     /// The batch holds nothing.
@@ -46,8 +48,24 @@ reasons! {
     CREDIT_TOO_LARGE
     /// No such task: never created, or acked, cancelled or expired since.
     TASK_NOT_FOUND
-    /// No such queue: no task was ever created in it.
+    /// No such queue: no task was ever created in it, or it was deleted.
     QUEUE_NOT_FOUND
+    /// A queue of this name exists already.
+    QUEUE_EXISTS
+    /// It was changed since the caller read it: read it again and redo the change.
+    ETAG_MISMATCH
+    /// The etag was not made by this server.
+    ETAG_INVALID
+    /// The queue still holds tasks.
+    QUEUE_NOT_EMPTY
+    /// The queue has as many tasks to do as its settings allow.
+    QUEUE_FULL
+    /// The task was changed since the caller read it.
+    TASK_CHANGED
+    /// A consumer holds the task.
+    TASK_LEASED
+    /// The task is dead, or is not, and that is in the way.
+    TASK_STATE
     /// The task's id names a shard this cluster does not have.
     SHARD_NOT_FOUND
     /// The lease is over: it expired, was settled, or the task was delivered again.

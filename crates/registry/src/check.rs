@@ -32,6 +32,9 @@ impl Registry {
         if ids.last().is_some_and(|last| *last >= self.next_replica) {
             return Err("the next replica id is in use".into());
         }
+        if self.policies.version == 0 && !self.policies.list.is_empty() {
+            return Err("policies of no version".into());
+        }
         Ok(())
     }
 

@@ -44,6 +44,11 @@ impl Output {
         self.0.extend_from_slice(text.as_bytes());
     }
 
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
     fn tags(&mut self, tags: &BTreeMap<String, String>) {
         self.list(tags, |out, (key, value)| {
             out.text(key);
@@ -75,8 +80,13 @@ struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
     fn versioned(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        Self::of(bytes, VERSION).map(|(input, _)| input)
+    }
+
+    /// Returns what stands behind the version, which is at most `newest`, and the version.
+    fn of(bytes: &'a [u8], newest: u8) -> Result<(Self, u8), Malformed> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) => Ok(Self(rest)),
+            Some((&version, rest)) if (VERSION..=newest).contains(&version) => Ok((Self(rest), version)),
             Some(_) => Err(Malformed("written by a newer version")),
             None => Err(Malformed("no bytes")),
         }
@@ -105,11 +115,15 @@ impl<'a> Input<'a> {
         Ok(u128::from_le_bytes(self.array()?))
     }
 
-    fn text(&mut self) -> Result<String, Malformed> {
+    fn bytes(&mut self) -> Result<Vec<u8>, Malformed> {
         let len = self.u32()? as usize;
         let (head, tail) = self.0.split_at_checked(len).ok_or(Malformed("cut short"))?;
         self.0 = tail;
-        String::from_utf8(head.to_vec()).map_err(|_| Malformed("text is not UTF-8"))
+        Ok(head.to_vec())
+    }
+
+    fn text(&mut self) -> Result<String, Malformed> {
+        String::from_utf8(self.bytes()?).map_err(|_| Malformed("text is not UTF-8"))
     }
 
     fn host(&mut self) -> Result<HostId, Malformed> {

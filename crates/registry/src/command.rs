@@ -75,6 +75,18 @@ pub enum Command {
         /// Which.
         host: HostId,
     },
+    /// Queues whose name matches a pattern have these settings from now on, where nothing more specific says otherwise.
+    SetPolicy {
+        /// The pattern.
+        pattern: String,
+        /// The settings, in the bytes of the task machine, which alone reads them.
+        settings: Vec<u8>,
+    },
+    /// A pattern says nothing any more.
+    DeletePolicy {
+        /// The pattern.
+        pattern: String,
+    },
     /// The leader of a shard reports that leaving replicas are no members of its group any more. See
     /// [`crate::departed`] for when it may.
     Left {
@@ -100,6 +112,8 @@ impl Command {
             Self::SetReplication { replication } => registry.set_replication(*replication),
             Self::DrainHost { host } => registry.drain_host(host),
             Self::UndrainHost { host } => registry.undrain_host(host),
+            Self::SetPolicy { pattern, settings } => registry.set_policy(pattern, settings),
+            Self::DeletePolicy { pattern } => registry.delete_policy(pattern),
             Self::Left { shard, replicas } => registry.left(*shard, replicas),
         }
     }

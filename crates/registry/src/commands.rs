@@ -1,12 +1,14 @@
-//! One verb, one file. Each changes hosts, or strikes replicas off; the plan does the rest.
+//! One verb, one file. Each changes hosts or policies, or strikes replicas off; the plan does the rest.
 
 mod add_host;
 mod announce;
+mod delete_policy;
 mod drain_host;
 mod left;
 mod remove_host;
 mod replace_host;
 mod set_address;
+mod set_policy;
 mod set_replication;
 mod undrain_host;
 

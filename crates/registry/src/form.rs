@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::limits::{HOSTS_MAX, REPLICATION_DEFAULT};
 use crate::plan;
 use crate::refusal::Refusal;
-use crate::registry::Registry;
+use crate::registry::{Policies, Registry};
 use crate::shard::Shard;
 
 /// Offset basis and prime of FNV-1a with 128 bits.
@@ -76,6 +76,7 @@ impl Registry {
             hosts: Vec::new(),
             shards: Vec::new(),
             next_replica: 1,
+            policies: Policies::default(),
         }
     }
 
@@ -90,7 +91,15 @@ impl Registry {
         assert!(task_shards < 1 << 24, "a shard id has 24 bits");
         let shards =
             (0..=task_shards).map(|id| Shard { id: ShardId(id), epoch: 1, replicas: Vec::new() }).collect();
-        let mut registry = Self { cluster, name: name.into(), replication, hosts, shards, next_replica: 1 };
+        let mut registry = Self {
+            cluster,
+            name: name.into(),
+            replication,
+            hosts,
+            shards,
+            next_replica: 1,
+            policies: Policies::default(),
+        };
         plan::place(&mut registry);
         debug_assert_eq!(registry.check(), Ok(()));
         registry

@@ -42,9 +42,10 @@ pub use codec::Malformed;
 pub use command::Command;
 pub use host::{Host, HostStatus};
 pub use limits::{
-    FORMER_INSTANCES_MAX, HOSTS_MAX, REPLICATION_DEFAULT, REPLICATION_MAX, TAGS_MAX, TEXT_BYTES_MAX,
+    FORMER_INSTANCES_MAX, HOSTS_MAX, POLICIES_BYTES_MAX, POLICY_BYTES_MAX, REPLICATION_DEFAULT,
+    REPLICATION_MAX, TAGS_MAX, TEXT_BYTES_MAX,
 };
 pub use refusal::Refusal;
-pub use registry::Registry;
+pub use registry::{Policies, Registry};
 pub use shard::{Replica, Role, Shard};
 pub use steps::{Members, Step, departed, next_step};

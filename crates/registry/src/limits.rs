@@ -14,3 +14,7 @@ pub const TAGS_MAX: usize = 64;
 /// Instances kept of those that had a host's name before. The oldest is forgotten first: it stays refused as long as
 /// its successor has announced itself, and its replicas' ids are never used again in any case.
 pub const FORMER_INSTANCES_MAX: usize = 64;
+/// Longest settings of one policy, bytes. Past it: refused.
+pub const POLICY_BYTES_MAX: usize = 16 << 10;
+/// Most bytes of all patterns and settings together: they travel in one entry to every task shard. Past it: refused.
+pub const POLICIES_BYTES_MAX: usize = 1 << 20;

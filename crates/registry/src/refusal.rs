@@ -62,6 +62,14 @@ pub enum Refusal {
         "the registry knows {0} hosts, removed ones included, and takes no more; use the name of a removed one"
     )]
     TooManyHosts(usize),
+    /// Nothing was set for this pattern.
+    #[error("there is no policy for {0:?}; list the policies to see their patterns")]
+    NoPolicy(String),
+    /// A limit was met.
+    #[error(
+        "there are {0} policies, and no room for this one: set fewer, for patterns that stand for more queues"
+    )]
+    TooManyPolicies(usize),
 }
 
 impl Refusal {
@@ -79,6 +87,8 @@ impl Refusal {
             Self::StillMoving(_) => "STILL_MOVING",
             Self::OnlyReplica { .. } => "ONLY_REPLICA",
             Self::TooManyHosts(_) => "TOO_MANY_HOSTS",
+            Self::NoPolicy(_) => "POLICY_NOT_FOUND",
+            Self::TooManyPolicies(_) => "TOO_MANY_POLICIES",
         }
     }
 
@@ -93,8 +103,9 @@ impl Refusal {
             | Self::WrongInstance(_)
             | Self::Removed(_)
             | Self::OnlyReplica { .. }
-            | Self::TooManyHosts(_) => Kind::Invalid,
-            Self::NotFound(_) => Kind::NotFound,
+            | Self::TooManyHosts(_)
+            | Self::TooManyPolicies(_) => Kind::Invalid,
+            Self::NotFound(_) | Self::NoPolicy(_) => Kind::NotFound,
             Self::StillMoving(_) => Kind::Unavailable,
         }
     }

@@ -1,5 +1,7 @@
 //! The registry's value, and how a command changes it.
 
+use std::collections::BTreeMap;
+
 use z4_types::{ClusterId, ShardId};
 
 use crate::command::Command;
@@ -23,6 +25,17 @@ pub struct Registry {
     pub shards: Vec<Shard>,
     /// Next replica id. Invariant: larger than every id ever given.
     pub next_replica: u64,
+    /// Settings of queues by name pattern.
+    pub policies: Policies,
+}
+
+/// Settings of queues by name pattern, as every task shard is told them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// Grows with every change of the list. 0: there never was one.
+    pub version: u64,
+    /// Settings by pattern, in the bytes of the task machine.
+    pub list: BTreeMap<String, Vec<u8>>,
 }
 
 impl Registry {

@@ -49,9 +49,16 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (0..6u32).prop_map(|replication| Command::SetReplication { replication }),
         2 => id().prop_map(|host| Command::DrainHost { host }),
         2 => id().prop_map(|host| Command::UndrainHost { host }),
+        2 => (pattern(), proptest::collection::vec(any::<u8>(), 0..4))
+            .prop_map(|(pattern, settings)| Command::SetPolicy { pattern, settings }),
+        1 => pattern().prop_map(|pattern| Command::DeletePolicy { pattern }),
         1 => (0..5u32, proptest::collection::vec(0..40u64, 0..4))
             .prop_map(|(shard, replicas)| Command::Left { shard: z4_types::ShardId(shard), replicas }),
     ]
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    prop_oneof![4 => (0..3u8).prop_map(|n| format!("queue{n}/*")), 1 => Just(String::new())]
 }
 
 /// What every group reports when it has let go of all that shall leave.

@@ -445,9 +445,9 @@ pub(crate) fn draw_task(rng: &mut SeededRng, work: &Work, now: Millis, tag: Tag,
         metadata: if tag.is_multiple_of(5) { vec![("tag".into(), tag.to_string())] } else { Vec::new() },
         due,
         priority: if percent(rng, work.priorities) {
-            Priority([0, 64, 200][rng.below(3) as usize])
+            Some(Priority([0, 64, 200][rng.below(3) as usize]))
         } else {
-            Priority::default()
+            None
         },
         max_attempts: percent(rng, work.few_attempts).then(|| 1 + rng.below(4) as u32),
         retry: rng.chance(1, 4).then(|| Retry { initial: Duration(1 + delay % 5_000), ..Retry::default() }),

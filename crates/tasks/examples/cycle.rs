@@ -9,7 +9,7 @@ use bytes::Bytes;
 use z4_tasks::command::{Command, Due, NewTask, Settlement, Verdict};
 use z4_tasks::outcome::Outcome;
 use z4_tasks::{EntryBuilder, Machine, MemoryStore, encode_create, hydrate};
-use z4_types::{Duration, Millis, Priority, QueueName, ShardId};
+use z4_types::{Duration, Millis, QueueName, ShardId};
 
 const BATCH: u32 = 256;
 const ROUNDS: u64 = 4_000;
@@ -45,7 +45,7 @@ fn run(backlog: u32) {
         payload: Bytes::from(vec![7; 200]),
         metadata: Vec::new(),
         due: Due::Now,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: None,
         retry: None,
         ttl: None,

@@ -11,12 +11,19 @@ mod ack;
 mod advance;
 mod cancel;
 mod create;
+mod delete_queue;
 mod extend;
 mod fail;
 mod lease;
 mod nack;
+mod pause;
+mod purge;
+mod redrive;
 mod release;
+mod set_policies;
+mod set_queue;
 mod settle;
+mod update;
 
 use crate::codec::{EntryReader, Raw};
 use crate::machine::Machine;
@@ -43,10 +50,22 @@ impl Machine {
                 Raw::Settle(settlements) => self.settle(store, settlements)?,
                 Raw::Cancel(ids) => self.cancel(store, ids)?,
                 Raw::Advance { limit } => self.advance(store, limit)?,
+                Raw::SetQueue(set) => Outcome::QueueSet(self.set_queue(store, &set)?),
+                Raw::DeleteQueue { queue, etag } => {
+                    Outcome::QueueDeleted(self.delete_queue(store, queue, etag)?)
+                }
+                Raw::SetPolicies(policies) => self.set_policies(store, *policies)?,
+                Raw::Pause(pause) => Outcome::QueuePaused(self.pause(store, &pause)?),
+                Raw::Purge(purge) => Outcome::Purged(self.purge(store, &purge)?),
+                Raw::CancelIf(tasks) => self.cancel_if(store, tasks)?,
+                Raw::Redrive(tasks) => self.redrive(store, tasks)?,
+                Raw::Update(update) => Outcome::Updated(self.update(store, &update)?),
+                Raw::RunNow(tasks) => self.run_now(store, tasks)?,
             });
         }
         self.evict_some(store)?;
-        self.write_records(store);
+        self.evict_some_finished(store)?;
+        self.write_records(store)?;
         Ok(outcomes)
     }
 }

@@ -9,8 +9,14 @@ use z4_types::{Millis, TaskId};
 
 use crate::head::{First, Head, Point};
 use crate::machine::Machine;
-use crate::rows::{Meta, Phase, QueueRecord, Remembered, Scheduled, State, key, read_body};
+use crate::queue::Queue;
+use crate::retention::Finished;
+use crate::rows::{
+    Config, Meta, Phase, QueueRecord, Remembered, Scheduled, State, key, read_body, read_policies,
+};
+use crate::settings::Policies;
 use crate::stats::QueueStats;
+use crate::steps::step_of;
 use crate::{Fault, Read};
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
@@ -58,6 +64,9 @@ impl Machine {
         }
         let mut counted = vec![QueueStats::default(); self.queues.len()];
         let mut lines: BTreeMap<(u32, u8), u64> = BTreeMap::new();
+        let mut due: BTreeMap<u32, BTreeMap<u64, u64>> = BTreeMap::new();
+        let mut finished: BTreeMap<_, _> = read(b'H')?.into_iter().collect();
+        let mut results: BTreeMap<_, _> = read(b'R')?.into_iter().collect();
         let mut tokens = BTreeSet::new();
         let mut counters = BTreeSet::new();
         let (mut in_schedule, mut in_leases, mut in_dead) = (0, 0, 0);
@@ -68,30 +77,33 @@ impl Machine {
         for (key, value) in &bodies {
             let id = key::read_id(key).map_err(text)?;
             let (queue, item) = read_body(value).map_err(text)?;
-            ensure!(
-                (queue as usize) < self.queues.len(),
-                "task {id} names queue {queue}, which has no record"
-            );
             ensure!(counters.insert(id.counter()), "counter {} is used twice", id.counter());
             ensure!(id.counter() < self.meta.next_counter, "task {id} has a counter not given out yet");
             ensure!(id.created_at() <= self.meta.now, "task {id} was created in the future");
             ensure!(id.shard() == self.shard, "task {id} is of shard {}", id.shard());
             let row = state_rows.remove(&id);
             let state = row.unwrap_or_else(|| State::pristine(id, queue, &item));
+            let record = self.queue(queue).map_err(|fault| fault.what)?;
             ensure!(
                 state.queue == queue,
                 "task {id} is in queue {} by its state, {queue} by its body",
                 state.queue
             );
-            ensure!(state.priority == item.priority.0, "task {id} changed its priority");
+            ensure!(state.priority == item.priority.unwrap_or_default().0, "task {id} changed its priority");
             ensure!(state.payload_bytes == item.payload_bytes(), "task {id} has a wrong payload length");
             ensure!(
-                row.is_some() == (state.deliveries > 0),
-                "task {id}: a state row from the first delivery on, and no earlier"
+                row.is_some() || (state.deliveries == 0 && state.phase == Phase::Waiting),
+                "task {id} was delivered or has ended, and has no state row"
             );
-            ensure!(row.is_none() || state.token.0 > 0, "task {id} was delivered under no token");
+            ensure!(row.is_some() == (state.revision > 0), "task {id} has revision {}", state.revision);
+            ensure!(
+                (state.token.0 > 0) == (state.deliveries > 0),
+                "task {id} was delivered {} times, under token {}",
+                state.deliveries,
+                state.token
+            );
             ensure!(state.token.0 < self.meta.next_token, "task {id} has a token not given out yet");
-            ensure!(row.is_none() || tokens.insert(state.token), "token {} is used twice", state.token);
+            ensure!(state.token.0 == 0 || tokens.insert(state.token), "token {} is used twice", state.token);
             ensure!(state.failures <= state.deliveries, "task {id} failed more often than it was delivered");
             let stats = &mut counted[queue as usize];
             match state.phase {
@@ -99,6 +111,7 @@ impl Machine {
                     stats.waiting += 1;
                     in_schedule += 1;
                     *lines.entry((queue, state.priority)).or_default() += 1;
+                    *due.entry(queue).or_default().entry(step_of(state.deliver_at)).or_default() += 1;
                     let value =
                         scheduled.get(key::schedule(queue, state.priority, state.deliver_at, id).as_slice());
                     let value = value.ok_or_else(|| format!("waiting task {id} is not in the schedule"))?;
@@ -128,6 +141,24 @@ impl Machine {
                     ensure!(dead.contains_key(key.as_slice()), "dead task {id} is not among the dead");
                     ensure!(state.ttl_at == Millis::NEVER, "dead task {id} still has a TTL");
                 }
+                Phase::Done | Phase::Cancelled | Phase::Expired => {
+                    stats.finished += 1;
+                    let row = finished.remove(key::finished(queue, state.at, id).as_slice());
+                    let row =
+                        row.ok_or_else(|| format!("{:?} task {id} has no finished row", state.phase))?;
+                    let row = Finished::read(&row).map_err(text)?;
+                    ensure!(row == Finished::of(&state), "finished task {id} is kept as {row:?}");
+                    ensure!(state.ttl_at == Millis::NEVER, "finished task {id} still has a TTL");
+                    ensure!(record.evict_at.get().is_some(), "queue {} never evicts task {id}", record.name);
+                }
+            }
+            if let Some(bytes) = state.result_bytes {
+                let result = results.remove(key::result(id).as_slice());
+                ensure!(state.phase == Phase::Done, "task {id} has a result, and is {:?}", state.phase);
+                ensure!(
+                    result.is_some_and(|result| result.len() == 1 + bytes as usize),
+                    "task {id} has a result of {bytes} bytes, its row has not"
+                );
             }
             if state.ttl_at != Millis::NEVER {
                 ensure!(ttls.remove(key::ttl(state.ttl_at, id).as_slice()), "task {id} has no TTL row");
@@ -146,7 +177,21 @@ impl Machine {
         );
         ensure!(in_leases == leased.len(), "{} lease rows, {in_leases} leased tasks", leased.len());
         ensure!(in_dead == dead.len(), "{} dead rows, {in_dead} dead tasks", dead.len());
+        ensure!(finished.is_empty(), "{} finished rows without a task", finished.len());
+        ensure!(results.is_empty(), "{} results without a task", results.len());
         self.check_queues(&counted, &lines, &read(b'Q')?, &read(b'N')?)?;
+        self.check_settings(store)?;
+        self.check_evictions(store)?;
+        for (number, _) in (0..).zip(&self.queues).filter(|(_, queue)| queue.is_some()) {
+            let queue = self.queue(number).map_err(|fault| fault.what)?;
+            queue.steps.check(store, number, &due.remove(&number).unwrap_or_default())?;
+        }
+        let steps = read(b'W')?;
+        let orphan = steps.iter().find(|(key, _)| {
+            let number = u32::from_be_bytes([key[1], key[2], key[3], key[4]]);
+            self.queue(number).is_err()
+        });
+        ensure!(orphan.is_none(), "a step row of no queue: {orphan:?}");
         self.check_lines(&scheduled)?;
         self.check_requests(&read(b'P')?, &read(b'E')?)?;
         let meta = store.get(&key::META).map_err(|fault| fault.what)?;
@@ -162,15 +207,20 @@ impl Machine {
         records: &Rows,
         names: &Rows,
     ) -> Result<(), String> {
-        ensure!(
-            records.len() == self.queues.len(),
-            "{} queue records, {} in memory",
-            records.len(),
-            self.queues.len()
-        );
-        ensure!(names.len() == self.queues.len(), "{} names of {} queues", names.len(), self.queues.len());
-        for ((number, queue), (_, value)) in (0..).zip(&self.queues).zip(records) {
+        let next = self.meta.next_queue as usize;
+        ensure!(self.queues.len() == next, "{} queue numbers, {next} given out", self.queues.len());
+        let queues = (0..).zip(&self.queues);
+        let free: BTreeSet<u32> =
+            queues.clone().filter(|(_, queue)| queue.is_none()).map(|(number, _)| number).collect();
+        ensure!(free == self.free, "numbers {free:?} are free, not {:?}", self.free);
+        let queues: Vec<(u32, &Queue)> =
+            queues.filter_map(|(number, queue)| Some((number, queue.as_ref()?))).collect();
+        ensure!(records.len() == queues.len(), "{} queue records, {} in memory", records.len(), queues.len());
+        ensure!(names.len() == queues.len(), "{} names of {} queues", names.len(), queues.len());
+        ensure!(self.names.len() == queues.len(), "{} names in memory", self.names.len());
+        for (&(number, queue), (key, value)) in queues.iter().zip(records) {
             let name = &queue.name;
+            ensure!(*key == key::queue(number), "queue {name} has another number on disk");
             let record = QueueRecord::read(value).map_err(|malformed| Fault::from(malformed).what)?;
             let expected =
                 lines.range((number, 0)..=(number, u8::MAX)).map(|((_, priority), n)| (*priority, *n));
@@ -181,6 +231,17 @@ impl Machine {
                 "queue {name}: {:?} on disk, {:?} in memory",
                 record.stats,
                 queue.stats
+            );
+            // A record of version 1 is not counted by due time until it is written again.
+            ensure!(
+                record.counted.is_none_or(|counted| counted == queue.steps.counted),
+                "queue {name}: {:?} on disk, {:?} in memory",
+                record.counted,
+                queue.steps.counted
+            );
+            ensure!(
+                queue.steps.counted.step <= step_of(self.meta.now),
+                "queue {name} is ahead of shard time"
             );
             ensure!(
                 record.lines == expected,
@@ -206,6 +267,12 @@ impl Machine {
                 stats.dead,
                 counted.dead
             );
+            ensure!(
+                stats.finished == counted.finished,
+                "queue {name}: finished {}, counted {}",
+                stats.finished,
+                counted.finished
+            );
             let ends = stats.acked + stats.expired + stats.cancelled;
             let open = stats.waiting + stats.leased + stats.dead;
             ensure!(
@@ -223,9 +290,68 @@ impl Machine {
         Ok(())
     }
 
+    fn check_settings(&self, store: &dyn Read) -> Result<(), String> {
+        let text = |malformed: crate::codec::Malformed| Fault::from(malformed).what;
+        let row = store.get(&key::POLICIES).map_err(|fault| fault.what)?;
+        let policies =
+            row.map_or_else(|| Ok(Policies::default()), |value| read_policies(&value)).map_err(text)?;
+        ensure!(policies == self.policies, "policies differ between disk and memory");
+        let mut configs: BTreeMap<_, _> =
+            rows(store, b'C').map_err(|fault| fault.what)?.into_iter().collect();
+        for (number, queue) in (0..).zip(&self.queues) {
+            let Some(queue) = queue else { continue };
+            let row = configs.remove(key::config(number).as_slice());
+            let row = row.map(|value| Config::read(&value)).transpose().map_err(text)?;
+            ensure!(
+                row.as_ref() == queue.config.as_deref(),
+                "queue {} has another config on disk",
+                queue.name
+            );
+            let own = queue.config.as_ref().map(|config| &config.settings);
+            let effective = self.policies.resolve(queue.name.as_str(), own);
+            ensure!(effective == *queue.effective, "queue {} goes by settings of before", queue.name);
+        }
+        ensure!(configs.is_empty(), "{} configs of no queue", configs.len());
+        Ok(())
+    }
+
+    fn check_evictions(&self, store: &dyn Read) -> Result<(), String> {
+        let order = self.evictions.borrow();
+        let mut listed = 0;
+        for (number, queue) in (0..).zip(&self.queues) {
+            let Some(queue) = queue else { continue };
+            let kept = queue.stats.finished > 0;
+            ensure!(kept == queue.evict_at.get().is_some(), "queue {} evicts, or keeps, nothing", queue.name);
+            if let Some(at) = queue.evict_at.get() {
+                ensure!(
+                    order.contains(&(at, number)),
+                    "queue {} is not in the order of evictions",
+                    queue.name
+                );
+                listed += 1;
+                let first = rows(store, b'H').map_err(|fault| fault.what)?.into_iter().map(|(key, _)| key);
+                let first = first.filter(|key| key[1..5] == number.to_be_bytes()).min();
+                check_head("finished", queue.finished.get(), first.as_ref(), |key| {
+                    key::read_finished(key).map(|(at, id)| (at.0, id.0))
+                })?;
+                let over = queue.effective.retention.count.is_some_and(|count| queue.stats.finished > count);
+                let exact = first.map(|key| key::read_finished(&key).map(|(at, _)| at));
+                let exact = exact.transpose().map_err(|malformed| Fault::from(malformed).what)?;
+                let exact = exact.map_or(Millis(0), |first| first + queue.effective.retention.age);
+                ensure!(
+                    at <= if over { Millis(0) } else { exact },
+                    "queue {} evicts at {at}, that is too late",
+                    queue.name
+                );
+            }
+        }
+        ensure!(order.len() == listed, "{} queues evict, {listed} keep finished tasks", order.len());
+        Ok(())
+    }
+
     fn check_lines(&self, scheduled: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<(), String> {
         for (number, queue) in (0..).zip(&self.queues) {
-            for line in &queue.lines {
+            for line in queue.iter().flat_map(|queue| &queue.lines) {
                 let from = key::schedule(number, line.priority, Millis(0), TaskId(0)).to_vec();
                 let to = key::schedule_end(number, line.priority).to_vec();
                 let first = scheduled.range(from..to).next().map(|(key, _)| key);

@@ -6,26 +6,27 @@
 //!
 //! # Invariants
 //! - No input makes a reader panic, or allocate more than the input's own size times a constant.
-//! - `decode_entry(build(now, commands)) == (now, commands)`, but for reasons and consumer names over their limits, which are cut.
+//! - `decode_entry(build(now, commands)) == (now, commands)`, but for texts over their limits, which are cut.
 //!
 //! # Not here
 //! - Checksums: the log's records carry them.
 
 mod item;
+mod queue;
 mod raw;
 mod reader;
+mod update;
 
 use bytes::Bytes;
-use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, REASON_BYTES_MAX};
+use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REASON_BYTES_MAX};
 use z4_types::{Millis, QueueName, RequestId};
 
-pub(crate) use item::Item;
+pub(crate) use item::{Item, put_item, put_retry, read_retry};
 pub(crate) use raw::{List, Raw, RawCreate, RawLease, RawSettlement, RawVerdict};
-pub(crate) use reader::{Malformed, Reader, cut, put_len, put_u32, put_u64, put_u128};
+pub(crate) use reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
 
 use crate::Fault;
 use crate::command::{Command, NewTask, Verdict};
-use reader::put_long_text;
 
 /// The version of the entry format this build writes, and the only one it reads.
 const ENTRY_VERSION: u8 = 1;
@@ -64,7 +65,7 @@ pub fn decode_entry(entry: &[u8]) -> Result<(Millis, Vec<Command>), Fault> {
     let mut reader = EntryReader::read(entry)?;
     let mut commands = Vec::new();
     while let Some(raw) = reader.next()? {
-        commands.push(raw.to_command()?);
+        commands.push(raw.into_command()?);
     }
     Ok((reader.now, commands))
 }
@@ -216,12 +217,53 @@ fn put_command(out: &mut Vec<u8>, command: &Command) {
             out.push(raw::ADVANCE);
             put_u32(out, *limit);
         }
+        Command::SetQueue(set) => queue::put_set(out, set),
+        Command::DeleteQueue { queue, etag } => queue::put_delete(out, queue, *etag),
+        Command::SetPolicies(policies) => queue::put_policies(out, policies),
+        Command::Pause(pause) => queue::put_pause(out, pause),
+        Command::Purge(purge) => queue::put_purge(out, purge),
+        Command::CancelIf(tasks) => {
+            out.push(raw::CANCEL_IF);
+            put_len(out, tasks.len());
+            for (id, etag) in tasks {
+                put_u128(out, id.0);
+                put_u64(out, *etag);
+            }
+        }
+        Command::Redrive(tasks) => {
+            out.push(raw::REDRIVE);
+            put_len(out, tasks.len());
+            for (target, delay) in tasks {
+                update::put_target(out, target);
+                put_u64(out, delay.0);
+            }
+        }
+        Command::UpdateTask(task) => update::put_update(out, task),
+        Command::RunNow(tasks) => {
+            out.push(raw::RUN_NOW);
+            put_len(out, tasks.len());
+            tasks.iter().for_each(|target| update::put_target(out, target));
+        }
     });
 }
 
 fn put_verdict(out: &mut Vec<u8>, verdict: &Verdict) {
     match verdict {
         Verdict::Ack => out.push(raw::ACK),
+        Verdict::AckWith { result } => {
+            out.push(raw::ACK_WITH);
+            put_len(out, result.len());
+            out.extend_from_slice(result);
+        }
+        Verdict::NackDead { reason } => {
+            out.push(raw::NACK_DEAD);
+            put_long_text(out, cut(reason, REASON_BYTES_MAX));
+        }
+        Verdict::ExtendWith { ttl, progress } => {
+            out.push(raw::EXTEND_WITH);
+            put_u64(out, ttl.0);
+            put_long_text(out, cut(progress, PROGRESS_BYTES_MAX));
+        }
         Verdict::Nack { delay: None, reason } => {
             out.push(raw::NACK);
             put_long_text(out, cut(reason, REASON_BYTES_MAX));

@@ -6,12 +6,14 @@
 //! # Not here
 //! - Their bytes: `codec` (`docs/FORMATS.md`, "Log entry").
 
-mod check;
+pub(crate) mod check;
 
 pub use check::Invalid;
 
 use bytes::Bytes;
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
+
+use crate::settings::{Patch, Policies};
 
 /// When a new task is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +61,13 @@ pub struct NewTask {
     pub metadata: Vec<(String, String)>,
     /// When it may first be delivered.
     pub due: Due,
-    /// Lower goes first.
-    pub priority: Priority,
+    /// Lower goes first; None: the queue's default.
+    pub priority: Option<Priority>,
     /// Failures until it is dead; None: the queue's default.
     pub max_attempts: Option<u32>,
     /// Retry policy; None: the queue's default.
     pub retry: Option<Retry>,
-    /// Expires so long after creation if not finished by then.
+    /// Expires so long after creation if not finished by then; None: the queue's default.
     pub ttl: Option<Duration>,
     /// Names this one task across retries of its create; see also [`Command::Create`].
     pub request: Option<RequestId>,
@@ -74,13 +76,23 @@ pub struct NewTask {
 /// What a consumer says of a leased task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done: forget it.
+    /// Done: forget it, or keep it as long as the queue's retention says.
     Ack,
+    /// Done, with something to keep beside it. Dropped where the queue keeps no finished tasks.
+    AckWith {
+        /// Opaque to z4, at most `RESULT_BYTES_MAX`.
+        result: Bytes,
+    },
     /// Failed: counts against `max_attempts`; retried after `delay` or by policy.
     Nack {
         /// Wait before the next delivery; None: by retry policy.
         delay: Option<Duration>,
         /// Kept with the task as its last error; cut at `REASON_BYTES_MAX`.
+        reason: String,
+    },
+    /// Failed, and would fail again: the task is dead, whatever attempts it had left.
+    NackDead {
+        /// As in `Nack`.
         reason: String,
     },
     /// Given back: nobody's fault, counts no failure.
@@ -93,6 +105,121 @@ pub enum Verdict {
         /// New rest of the lease.
         ttl: Duration,
     },
+    /// Keep it, and say how far it is.
+    ExtendWith {
+        /// New rest of the lease.
+        ttl: Duration,
+        /// Kept with the task, also over a redelivery, until another one; cut at `PROGRESS_BYTES_MAX`.
+        progress: String,
+    },
+}
+
+/// What a [`SetQueue`] expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetMode {
+    /// No such queue: it is created.
+    Create,
+    /// The queue: it is changed.
+    Update,
+    /// Either.
+    Upsert,
+}
+
+/// Creates a queue or changes its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetQueue {
+    /// The queue.
+    pub queue: QueueName,
+    /// What must be there.
+    pub mode: SetMode,
+    /// Refused unless the queue has this etag; 0 is that of a queue that was never set, and of none.
+    pub etag: Option<u64>,
+    /// What to change.
+    pub patch: Patch,
+}
+
+/// Stops or resumes deliveries of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// The queue.
+    pub queue: QueueName,
+    /// False: resume, which forgets note and author.
+    pub paused: bool,
+    /// Why, for whoever wonders; cut at `NOTE_BYTES_MAX`.
+    pub note: String,
+    /// Who; cut at `NOTE_BYTES_MAX`.
+    pub author: String,
+}
+
+/// Ends tasks of a queue, a batch at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purge {
+    /// The queue.
+    pub queue: QueueName,
+    /// Which tasks.
+    pub states: PurgeStates,
+    /// Only tasks created before this one.
+    pub before: TaskId,
+    /// Most tasks; at least one and at most `PURGE_TASKS_MAX` are taken.
+    pub limit: u32,
+    /// Where the batch before this one ended.
+    pub after: Option<PurgeCursor>,
+}
+
+/// A task to act on, if it is as the caller saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The task.
+    pub id: TaskId,
+    /// Refused unless the task has this revision; None: whatever it has.
+    pub etag: Option<u64>,
+}
+
+/// Changes a task that waits. What is None stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateTask {
+    /// Which task.
+    pub target: Target,
+    /// When it is due. Its TTL stays.
+    pub due: Option<Due>,
+    /// Its order among due tasks.
+    pub priority: Option<Priority>,
+    /// What the consumer gets.
+    pub payload: Option<Bytes>,
+    /// Its labels, all of them, sorted by key, keys unique.
+    pub metadata: Option<Vec<(String, String)>>,
+}
+
+/// States of the tasks to purge, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PurgeStates(pub u8);
+
+impl PurgeStates {
+    /// Scheduled or due.
+    pub const WAITING: Self = Self(1);
+    /// Held by a consumer, which is told so when it settles.
+    pub const LEASED: Self = Self(2);
+    /// Out of attempts.
+    pub const DEAD: Self = Self(4);
+    /// Done, cancelled or expired, and kept.
+    pub const FINISHED: Self = Self(8);
+    /// All of them.
+    pub const ALL: Self = Self(15);
+
+    /// Returns whether all of `other` are in it.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Where a purge goes on. Opaque to callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgeCursor {
+    /// The state whose tasks were being looked at.
+    pub(crate) state: u8,
+    /// The first key not looked at, without letter and queue.
+    pub(crate) key: Vec<u8>,
 }
 
 /// One consumer's word on one lease.
@@ -129,7 +256,7 @@ pub enum Command {
         max: u32,
         /// Stop before this many payload bytes, but pick at least one task.
         max_bytes: u64,
-        /// How long the lease holds.
+        /// How long the lease holds; zero: as long as the queue says.
         ttl: Duration,
     },
     /// Settles leases, each on its own.
@@ -141,4 +268,27 @@ pub enum Command {
         /// Most rows to handle in this entry.
         limit: u32,
     },
+    /// Creates a queue or changes its settings.
+    SetQueue(Box<SetQueue>),
+    /// Forgets a queue that holds no task.
+    DeleteQueue {
+        /// The queue.
+        queue: QueueName,
+        /// As in [`SetQueue`].
+        etag: Option<u64>,
+    },
+    /// Replaces all policies, unless these are older than the ones that are there.
+    SetPolicies(Policies),
+    /// Stops or resumes deliveries of a queue.
+    Pause(Pause),
+    /// Ends tasks of a queue.
+    Purge(Purge),
+    /// Ends those of the tasks that have the etag named.
+    CancelIf(Vec<(TaskId, u64)>),
+    /// Gives dead tasks all their attempts again, each due after a delay.
+    Redrive(Vec<(Target, Duration)>),
+    /// Changes a task that waits.
+    UpdateTask(Box<UpdateTask>),
+    /// Makes waiting tasks due at once.
+    RunNow(Vec<Target>),
 }

@@ -26,8 +26,8 @@ const EVICTIONS_PER_ENTRY: u32 = 64;
 /// What is known of a request id.
 #[derive(Debug)]
 pub(crate) enum Memory {
-    /// It was answered within the window: with these ids.
-    Answered(Vec<TaskId>),
+    /// It was answered within the window: so.
+    Answered(Remembered),
     /// It was answered before the window, at this time; the row is still there.
     Stale(Millis),
     /// Not known.
@@ -49,7 +49,7 @@ impl Machine {
         let stale = remembered.at + Duration(REQUEST_WINDOW_MS) <= self.meta.now;
         #[cfg(feature = "bug-dedup-lost-at-restart")]
         let stale = stale || remembered.at <= self.opened_at;
-        Ok(if stale { Memory::Stale(remembered.at) } else { Memory::Answered(remembered.ids) })
+        Ok(if stale { Memory::Stale(remembered.at) } else { Memory::Answered(remembered) })
     }
 
     /// Remembers the answer to a request: `ids`, which are `run` if each is the one before plus one.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            create            lease              ack, cancel, TTL
-//!   nothing ───────▶ schedule ───────▶ lease ─────────────────────▶ nothing
+//!   nothing ───────▶ schedule ───────▶ lease ─────────────────────▶ nothing, or finished if kept
 //!                        ▲               │ nack, release, expiry
 //!                        └───────────────┤
 //!                                        ▼ out of attempts
@@ -17,7 +17,7 @@ use z4_types::{Millis, TaskId, Token};
 
 use crate::machine::Machine;
 use crate::queue::decrease;
-use crate::rows::{Phase, State, Texts, key, read_body};
+use crate::rows::{OwnedTexts, Phase, State, Texts, key, read_body};
 use crate::{Fault, Store};
 
 /// A task found by its id.
@@ -45,6 +45,19 @@ impl Machine {
     /// Removes every row of a task in any state.
     pub(crate) fn remove(&mut self, store: &mut dyn Store, id: TaskId, found: &Found) -> Result<(), Fault> {
         let Found { state, has_state } = found;
+        self.take_out(store, id, state)?;
+        store.delete(&key::body(id));
+        if *has_state {
+            store.delete(&key::state(id));
+        }
+        if state.result_bytes.is_some() {
+            store.delete(&key::result(id));
+        }
+        Ok(())
+    }
+
+    /// Takes a task out of the indexes it is in: that of its state, and that of its TTL.
+    pub(crate) fn take_out(&mut self, store: &mut dyn Store, id: TaskId, state: &State) -> Result<(), Fault> {
         match state.phase {
             Phase::Waiting => self.unschedule(store, id, state)?,
             Phase::Leased => self.end_lease(store, state)?,
@@ -52,13 +65,20 @@ impl Machine {
                 store.delete(&key::dead(state.queue, state.deliver_at, id));
                 decrease(&mut self.queue_mut(state.queue)?.stats.dead, "dead")?;
             }
+            Phase::Done | Phase::Cancelled | Phase::Expired => {
+                self.forget_finished(store, state.queue, state.at, id)?;
+            }
         }
         self.forget_ttl(store, id, state.ttl_at);
-        store.delete(&key::body(id));
-        if *has_state {
-            store.delete(&key::state(id));
-        }
         Ok(())
+    }
+
+    /// Returns the texts of a task, which has a state row.
+    pub(crate) fn texts(&self, store: &dyn Store, id: TaskId) -> Result<OwnedTexts, Fault> {
+        let value = store
+            .get(&key::state(id))?
+            .ok_or_else(|| Fault::corrupt(format!("task {id} lost its state row")))?;
+        Ok(State::read(&value)?.1.into())
     }
 
     /// Adds the schedule row of a task that is in no index.
@@ -76,11 +96,17 @@ impl Machine {
         }
         let queue = self.queue_mut(state.queue)?;
         queue.stats.waiting += 1;
+        queue.steps.count(state.deliver_at, 1)?;
         let line = queue.line(state.priority);
         line.waiting += 1;
         line.head.get_mut().inserted((state.deliver_at.0, id.0));
-        if !std::mem::replace(&mut queue.touched, true) {
-            self.touched.push(state.queue);
+        self.touch(state.queue)
+    }
+
+    /// Notes that a task of a queue may be due sooner than was known.
+    pub(crate) fn touch(&mut self, number: u32) -> Result<(), Fault> {
+        if !std::mem::replace(&mut self.queue_mut(number)?.touched, true) {
+            self.touched.push(number);
         }
         Ok(())
     }
@@ -95,6 +121,7 @@ impl Machine {
         store.delete(&key::schedule(state.queue, state.priority, state.deliver_at, id));
         let queue = self.queue_mut(state.queue)?;
         decrease(&mut queue.stats.waiting, "schedule")?;
+        queue.steps.count(state.deliver_at, -1)?;
         let line = queue.line(state.priority);
         decrease(&mut line.waiting, "schedule")?;
         if line.waiting == 0 {
@@ -158,7 +185,7 @@ impl Machine {
         }
     }
 
-    /// Writes a task's state row; `fresh`: its first.
+    /// Writes a task's state row, its revision one more than in `state`; `fresh`: its first.
     pub(crate) fn write_state(
         &mut self,
         store: &mut dyn Store,
@@ -168,6 +195,7 @@ impl Machine {
         fresh: bool,
     ) {
         self.buffer.clear();
+        let state = State { revision: state.revision.saturating_add(1), ..*state };
         state.write(texts, &mut self.buffer);
         if fresh {
             store.insert(&key::state(id), &self.buffer);

@@ -13,7 +13,9 @@ mod apply;
 mod check;
 mod codec;
 pub mod command;
+mod config;
 mod dedup;
+mod fair;
 mod head;
 mod index;
 mod machine;
@@ -21,20 +23,26 @@ mod memory;
 pub mod outcome;
 mod queue;
 mod reads;
+mod retention;
 mod retry;
 mod rows;
+mod settings;
 mod stats;
+mod steps;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub use codec::{EntryBuilder, decode_entry, encode, encode_create};
 pub use command::Invalid;
+pub use config::QueueConfig;
 pub use machine::Machine;
 pub use memory::MemoryStore;
+pub use queue::Paused;
 pub use reads::{
-    Body, ListFilter, Page, PageToken, Phase, QueueInfo, TaskInfo, TaskState, get, hydrate, list, queue,
-    queues,
+    Body, End, ListFilter, Page, PageToken, Phase, QueueInfo, TaskInfo, TaskState, get, hydrate, list, queue,
+    queues, result,
 };
-pub use stats::QueueStats;
+pub use settings::{Breaker, Effective, Fields, Patch, Policies, Rate, Retention, Settings};
+pub use stats::{DueCounts, QueueStats};
 pub use store::{Fault, Read, Store, Visit};

@@ -1,18 +1,19 @@
 //! The machine of one shard: what it keeps in memory, and what callers may ask of it.
 //!
-//! Everything that matters is in rows. The machine holds the meta row and the queue records (a few words per queue) as
-//! values while an entry is applied, and writes those that changed once at the entry's end. Beyond them it holds only
-//! [heads](crate::head), which are caches.
+//! Everything that matters is in rows. The machine holds the meta row, the queue records and settings (a few words per queue)
+//! and the policies as values while an entry is applied; meta and records that changed are written once at the entry's end.
+//! Beyond them it holds only [heads](crate::head) and an order of evictions, which are caches.
 //!
 //! # Invariants
 //! - Between entries, memory equals the rows: see [`Machine::check`], run by the simulator after applies.
-//! - Opening costs a read per queue, not per task.
+//! - Opening costs a read per queue, not per task, but for queues whose record is still of version 1.
 //! # Caveats
 //! - After a [`Fault`] memory and rows may disagree: drop the machine, the replica must stop.
-//! - Queues are never removed; a shard takes at most `QUEUES_PER_SHARD_MAX`.
+//! - A shard takes at most `QUEUES_PER_SHARD_MAX` queues.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use z4_types::limits::REQUEST_WINDOW_MS;
 use z4_types::{Duration, Millis, QueueName, ShardId, Token};
@@ -21,6 +22,7 @@ use crate::dedup::EVICTION_SLACK;
 use crate::head::{First, Head, Point};
 use crate::queue::Queue;
 use crate::rows::{Meta, QueueRecord, key};
+use crate::settings::{Effective, Policies};
 use crate::stats::QueueStats;
 use crate::{Fault, Read, Store};
 
@@ -29,10 +31,20 @@ use crate::{Fault, Read, Store};
 pub struct Machine {
     pub(crate) shard: ShardId,
     pub(crate) meta: Meta,
-    /// By queue number. Invariant: `queues.len() == meta.next_queue`.
-    pub(crate) queues: Vec<Queue>,
+    /// By queue number; None: the number is free. Invariant: `queues.len() == meta.next_queue`.
+    pub(crate) queues: Vec<Option<Queue>>,
+    /// Invariant: the numbers that no queue has.
+    pub(crate) free: BTreeSet<u32>,
     /// Invariant: names every queue, once.
     pub(crate) names: BTreeMap<Box<str>, u32>,
+    /// Invariant: equals the policies row.
+    pub(crate) policies: Policies,
+    /// What holds where nothing is set: shared by most queues.
+    pub(crate) standard: Arc<Effective>,
+    /// Each queue that keeps finished tasks, by a time not after its next eviction.
+    pub(crate) evictions: RefCell<BTreeSet<(Millis, u32)>>,
+    /// Tasks the current entry ended and kept: pays for evictions at its end.
+    pub(crate) ended: u32,
     /// Numbers of the queues that are dirty, each once. Empty between entries.
     pub(crate) dirty: Vec<u32>,
     /// Numbers of the queues that are touched, each once.
@@ -60,40 +72,16 @@ impl Machine {
             Some(value) => Meta::read(&value)?,
             None => Meta::NEW,
         };
-        let mut queues = Vec::new();
-        let mut failed = None;
-        let [from, to] = key::QUEUES;
-        store.scan(from, to, &mut |key, value| match QueueRecord::read(value) {
-            Ok(record) if key == key::queue(queues.len() as u32) => {
-                queues.push(Queue::from_record(record));
-                true
-            }
-            Ok(record) => {
-                failed =
-                    Some(Fault::corrupt(format!("queue {} is not number {}", record.name, queues.len())));
-                false
-            }
-            Err(malformed) => {
-                failed = Some(malformed.into());
-                false
-            }
-        })?;
-        if let Some(fault) = failed {
-            return Err(fault);
-        }
-        if queues.len() != meta.next_queue as usize {
-            return Err(Fault::corrupt(format!(
-                "{} queue records, the meta row counts {}",
-                queues.len(),
-                meta.next_queue
-            )));
-        }
-        let names = (0..).zip(&queues).map(|(number, queue)| (queue.name.as_str().into(), number)).collect();
-        Ok(Self {
+        let mut machine = Self {
             shard,
             meta,
-            queues,
-            names,
+            queues: Vec::new(),
+            free: BTreeSet::new(),
+            names: BTreeMap::new(),
+            policies: Policies::default(),
+            standard: Arc::new(Effective::from(crate::settings::Settings::default())),
+            evictions: RefCell::default(),
+            ended: 0,
             dirty: Vec::new(),
             touched: Vec::new(),
             leases: Cell::new(Head::UNKNOWN),
@@ -103,7 +91,46 @@ impl Machine {
             buffer: Vec::new(),
             #[cfg(feature = "bug-dedup-lost-at-restart")]
             opened_at: meta.now,
-        })
+        };
+        machine.read_queues(store)?;
+        machine.read_settings(store)?;
+        Ok(machine)
+    }
+
+    /// Reads the queue records.
+    fn read_queues(&mut self, store: &dyn Read) -> Result<(), Fault> {
+        let (mut records, mut malformed) = (Vec::new(), None);
+        let [from, to] = key::QUEUES;
+        store.scan(from, to, &mut |key, value| {
+            match key::read_queue(key).and_then(|number| Ok((number, QueueRecord::read(value)?))) {
+                Ok(record) => records.push(record),
+                Err(error) => malformed = Some(error),
+            }
+            malformed.is_none()
+        })?;
+        if let Some(error) = malformed {
+            return Err(error.into());
+        }
+        if records.last().is_some_and(|(number, _)| *number >= self.meta.next_queue) {
+            return Err(Fault::corrupt("a queue record has a number that the meta row has not given out"));
+        }
+        self.queues.resize_with(self.meta.next_queue as usize, || None);
+        for (number, record) in records {
+            self.names.insert(record.name.as_str().into(), number);
+            let (uncounted, kept) = (record.counted.is_none(), record.stats.finished > 0);
+            let mut queue = Queue::from_record(record, Arc::clone(&self.standard));
+            if uncounted {
+                count_steps(store, number, &mut queue)?;
+            }
+            if kept {
+                queue.evict_at.set(Some(Millis(0)));
+                self.evictions.get_mut().insert((Millis(0), number));
+            }
+            self.queues[number as usize] = Some(queue);
+        }
+        self.free =
+            (0..).zip(&self.queues).filter(|(_, queue)| queue.is_none()).map(|(number, _)| number).collect();
+        Ok(())
     }
 
     /// Returns shard time: the largest `now` of any entry applied.
@@ -115,20 +142,19 @@ impl Machine {
     /// Returns the counters of a queue; None if it does not exist. No storage is read.
     #[must_use]
     pub fn stats(&self, queue: &QueueName) -> Option<QueueStats> {
-        let number = *self.names.get(queue.as_str())?;
-        Some(self.queues[number as usize].stats)
+        self.named(queue.as_str()).map(|(_, queue)| queue.stats)
     }
 
     /// Returns the sum of all queues' counters.
     #[must_use]
     pub fn totals(&self) -> QueueStats {
-        self.queues.iter().fold(QueueStats::default(), |sum, queue| sum.plus(&queue.stats))
+        self.queues.iter().flatten().fold(QueueStats::default(), |sum, queue| sum.plus(&queue.stats))
     }
 
     /// Returns all queues with their counters, in order of name.
     pub fn queues(&self) -> impl ExactSizeIterator<Item = (&QueueName, QueueStats)> {
         self.names.values().map(|&number| {
-            let queue = &self.queues[number as usize];
+            let queue = self.queues[number as usize].as_ref().expect("a named queue is there");
             (&queue.name, queue.stats)
         })
     }
@@ -136,30 +162,31 @@ impl Machine {
     /// Returns the `limit` queues with the largest backlogs, in no order. Copies no others.
     #[must_use]
     pub fn largest(&self, limit: usize) -> Vec<(QueueName, QueueStats)> {
-        let mut backlogs: Vec<(u64, u32)> =
-            (0..).zip(&self.queues).map(|(number, queue)| (queue.stats.backlog(), number)).collect();
+        let mut backlogs: Vec<(u64, &Queue)> =
+            self.queues.iter().flatten().map(|queue| (queue.stats.backlog(), queue)).collect();
         if backlogs.len() > limit {
-            backlogs.select_nth_unstable_by_key(limit, |backlog| std::cmp::Reverse(*backlog));
+            backlogs.select_nth_unstable_by_key(limit, |backlog| std::cmp::Reverse(backlog.0));
             backlogs.truncate(limit);
         }
-        let copy = |(_, number): (u64, u32)| {
-            let queue = &self.queues[number as usize];
-            (queue.name.clone(), queue.stats)
-        };
-        backlogs.into_iter().map(copy).collect()
+        backlogs.into_iter().map(|(_, queue)| (queue.name.clone(), queue.stats)).collect()
     }
 
     /// Returns the earliest `deliver_at` of a waiting task of `queue`; it may be in the past, then a Lease picks it at
-    /// once. None if nothing waits. Costs no read while the heads are known, which they are after every Lease.
+    /// once. None if nothing waits, or the queue is paused. Costs no read while the heads are known, which they are after every Lease.
     ///
     /// # Errors
     /// If storage fails.
     pub fn next_due(&self, store: &dyn Read, queue: &QueueName) -> Result<Option<Millis>, Fault> {
-        let Some(&number) = self.names.get(queue.as_str()) else {
-            return Ok(None);
-        };
+        match self.named(queue.as_str()) {
+            Some((number, queue)) if !queue.is_paused() => self.earliest(store, number),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns the earliest `deliver_at` of a waiting task, paused or not.
+    pub(crate) fn earliest(&self, store: &dyn Read, number: u32) -> Result<Option<Millis>, Fault> {
         let mut earliest = None;
-        for line in self.queues[number as usize].lines.iter().filter(|line| line.waiting > 0) {
+        for line in self.queue(number)?.lines.iter().filter(|line| line.waiting > 0) {
             let first = locate(
                 store,
                 &line.head,
@@ -177,19 +204,22 @@ impl Machine {
     pub fn take_touched(&mut self) -> impl Iterator<Item = &QueueName> {
         let touched = std::mem::take(&mut self.touched);
         for &number in &touched {
-            self.queues[number as usize].touched = false;
+            if let Some(queue) = &mut self.queues[number as usize] {
+                queue.touched = false;
+            }
         }
-        touched.into_iter().map(|number| &self.queues[number as usize].name)
+        touched.into_iter().filter_map(|number| Some(&self.queues[number as usize].as_ref()?.name))
     }
 
     /// Returns when an Advance is next worth proposing: the earliest lease end, TTL or eviction. It may be in the past.
-    /// Evictions alone are not urgent, other entries do them on their way: they count a minute late.
+    /// Evictions, of requests and of finished tasks, alone are not urgent, other entries do them on their way: they count a minute late.
     ///
     /// # Errors
     /// If storage fails.
     pub fn next_deadline(&self, store: &dyn Read) -> Result<Option<Millis>, Fault> {
         let evict = self.first_request(store)?.map(|at| at + Duration(REQUEST_WINDOW_MS) + EVICTION_SLACK);
-        Ok(sooner(sooner(self.first_lease(store)?, self.first_ttl(store)?), evict))
+        let finished = self.first_eviction(store)?.map(|(at, _)| at + EVICTION_SLACK);
+        Ok(sooner(sooner(self.first_lease(store)?, self.first_ttl(store)?), sooner(evict, finished)))
     }
 
     /// Returns when the earliest lease ends.
@@ -215,24 +245,58 @@ impl Machine {
         })
     }
 
+    /// Returns the queue called `name`, with its number.
+    pub(crate) fn named(&self, name: &str) -> Option<(u32, &Queue)> {
+        let number = *self.names.get(name)?;
+        self.queues[number as usize].as_ref().map(|queue| (number, queue))
+    }
+
     /// Returns the number of the queue called `name`, which it makes on first use.
     pub(crate) fn intern(&mut self, store: &mut dyn Store, name: &str) -> u32 {
         if let Some(&number) = self.names.get(name) {
             return number;
         }
-        let number = self.meta.next_queue;
-        self.meta.next_queue += 1;
-        store.insert(&key::name(name), &number.to_le_bytes());
-        let mut queue = Queue::new(QueueName::new(name).expect("validated when the entry was read"));
-        self.buffer.clear();
-        queue.write(&mut self.buffer);
-        store.insert(&key::queue(number), &self.buffer);
-        // Written again at the entry's end, with its counters.
+        let number = self.free.pop_first().unwrap_or_else(|| {
+            self.queues.push(None);
+            self.meta.next_queue += 1;
+            self.meta.next_queue - 1
+        });
+        // Put: name and number may have been another queue's.
+        store.put(&key::name(name), &number.to_le_bytes());
+        let effective = self.resolve(name, None);
+        let mut queue =
+            Queue::new(QueueName::new(name).expect("validated when the entry was read"), effective);
+        // Its record is written at the entry's end, with its counters.
         queue.dirty = true;
         self.dirty.push(number);
-        self.queues.push(queue);
+        self.queues[number as usize] = Some(queue);
         self.names.insert(name.into(), number);
         number
+    }
+
+    /// Forgets a queue that holds no task. Its number is free for another one.
+    pub(crate) fn forget_queue(&mut self, store: &mut dyn Store, number: u32) {
+        let Some(queue) = self.queues[number as usize].take() else { return };
+        let name = queue.name.as_str();
+        store.delete(&key::name(name));
+        store.delete(&key::queue(number));
+        if queue.config.is_some() {
+            store.delete(&key::config(number));
+        }
+        self.names.remove(name);
+        self.free.insert(number);
+        self.dirty.retain(|dirty| *dirty != number);
+        self.touched.retain(|touched| *touched != number);
+    }
+
+    /// Returns a queue.
+    ///
+    /// # Errors
+    /// If a row names a queue that has no record.
+    #[inline]
+    pub(crate) fn queue(&self, number: u32) -> Result<&Queue, Fault> {
+        let queue = self.queues.get(number as usize).and_then(Option::as_ref);
+        queue.ok_or_else(|| Fault::corrupt(format!("a row names queue {number}, which has no record")))
     }
 
     /// Returns a queue to change; its record is written at the entry's end.
@@ -240,7 +304,7 @@ impl Machine {
     /// # Errors
     /// If a row names a queue that has no record.
     pub(crate) fn queue_mut(&mut self, number: u32) -> Result<&mut Queue, Fault> {
-        let Some(queue) = self.queues.get_mut(number as usize) else {
+        let Some(queue) = self.queues.get_mut(number as usize).and_then(Option::as_mut) else {
             return Err(Fault::corrupt(format!("a row names queue {number}, which has no record")));
         };
         if !queue.dirty {
@@ -251,10 +315,14 @@ impl Machine {
     }
 
     /// Writes the meta row and the records of the queues that changed.
-    pub(crate) fn write_records(&mut self, store: &mut dyn Store) {
+    ///
+    /// # Errors
+    /// If storage fails, or the counts by due time contradict each other.
+    pub(crate) fn write_records(&mut self, store: &mut dyn Store) -> Result<(), Fault> {
         for number in std::mem::take(&mut self.dirty) {
-            let queue = &mut self.queues[number as usize];
+            let Some(queue) = &mut self.queues[number as usize] else { continue };
             queue.dirty = false;
+            queue.steps.write(store, number, self.meta.now)?;
             self.buffer.clear();
             queue.write(&mut self.buffer);
             store.put(&key::queue(number), &self.buffer);
@@ -262,7 +330,26 @@ impl Machine {
         self.buffer.clear();
         self.meta.write(&mut self.buffer);
         store.put(&key::META, &self.buffer);
+        Ok(())
     }
+}
+
+/// Counts the waiting tasks of a queue by due time, which its record, of version 1, does not.
+fn count_steps(store: &dyn Read, number: u32, queue: &mut Queue) -> Result<(), Fault> {
+    let mut counted = Ok(());
+    let priorities: Vec<u8> = queue.lines.iter().map(|line| line.priority).collect();
+    for priority in priorities {
+        let from = key::schedule(number, priority, Millis(0), z4_types::TaskId(0));
+        store.scan(&from, &key::schedule_end(number, priority), &mut |key, _| {
+            counted =
+                key::read_schedule(key).map_err(Fault::from).and_then(|(at, _)| queue.steps.count(at, 1));
+            counted.is_ok()
+        })?;
+        if counted.is_err() {
+            break;
+        }
+    }
+    counted
 }
 
 fn sooner(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
@@ -273,7 +360,7 @@ fn sooner(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
 }
 
 /// Returns the time of the first row of an index, reading storage only if the head does not know.
-fn locate<K: AsRef<[u8]>>(
+pub(crate) fn locate<K: AsRef<[u8]>>(
     store: &dyn Read,
     head: &Cell<Head>,
     from: impl FnOnce(Point) -> K,
@@ -300,14 +387,13 @@ mod tests {
     use super::*;
     use crate::command::Due;
     use crate::{EntryBuilder, MemoryStore, encode_create};
-    use z4_types::Priority;
 
     fn create(queue: &str, count: usize) -> bytes::Bytes {
         let task = crate::command::NewTask {
             payload: bytes::Bytes::new(),
             metadata: Vec::new(),
             due: Due::Now,
-            priority: Priority::default(),
+            priority: None,
             max_attempts: None,
             retry: None,
             ttl: None,

@@ -2,6 +2,8 @@
 
 use z4_types::{Millis, QueueName, TaskId, Token};
 
+use crate::command::PurgeCursor;
+
 /// The answer to one command, in the order of the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -11,7 +13,7 @@ pub enum Outcome {
     Leased(Leased),
     /// Answer to `Settle`, one per settlement.
     Settled(Vec<Result<Settled, Refusal>>),
-    /// Answer to `Cancel`, one per id.
+    /// Answer to `Cancel` and `CancelIf`, one per id.
     Cancelled(Vec<Result<(), Refusal>>),
     /// Answer to `Advance`.
     Advanced {
@@ -20,6 +22,49 @@ pub enum Outcome {
         /// Leases that ran out and were the last failure of their task.
         dead: u32,
     },
+    /// Answer to `SetQueue`.
+    QueueSet(Result<QueueSet, Refusal>),
+    /// Answer to `DeleteQueue`.
+    QueueDeleted(Result<(), Refusal>),
+    /// Answer to `SetPolicies`: the version that counts now. Larger than the one sent: nothing was changed.
+    PoliciesSet(u64),
+    /// Answer to `Pause`, of a resume too.
+    QueuePaused(Result<(), Refusal>),
+    /// Answer to `Purge`.
+    Purged(Result<Purged, Refusal>),
+    /// Answer to `Redrive`, one per task: when it is due.
+    Redriven(Vec<Result<Millis, Refusal>>),
+    /// Answer to `UpdateTask`.
+    Updated(Result<Updated, Refusal>),
+    /// Answer to `RunNow`, one per task.
+    MadeDue(Vec<Result<Updated, Refusal>>),
+}
+
+/// What a `SetQueue` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueSet {
+    /// There was no such queue.
+    pub created: bool,
+    /// The queue's etag now.
+    pub etag: u64,
+}
+
+/// A task after its change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Updated {
+    /// Its revision.
+    pub etag: u64,
+    /// When it is due.
+    pub deliver_at: Millis,
+}
+
+/// What a `Purge` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purged {
+    /// Tasks that were ended or, if they had ended, forgotten.
+    pub count: u32,
+    /// More may be left: where to go on. None: there was nothing more.
+    pub next: Option<PurgeCursor>,
 }
 
 /// What a `Lease` picked.
@@ -53,7 +98,7 @@ pub struct Pick {
 /// What a settlement did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// The task is done and gone.
+    /// The task is done, and gone unless its queue keeps finished tasks.
     Acked,
     /// The task is due again at the given time.
     Retried(Millis),
@@ -76,6 +121,44 @@ pub enum Refusal {
         "the shard has {0} queues, the most it may have; use fewer queues: a queue is kept once it was used"
     )]
     TooManyQueues(usize),
+    /// The queue has as many tasks to do as its settings allow.
+    #[error(
+        "queue {queue} has a backlog of {limit} tasks, the most its settings allow; try again when some are done, or raise max_backlog"
+    )]
+    BacklogFull {
+        /// The queue.
+        queue: QueueName,
+        /// Its max_backlog.
+        limit: u64,
+    },
+    /// The queue does not exist, and what was asked does not create it.
+    #[error("queue {0} does not exist; create it first")]
+    QueueNotFound(QueueName),
+    /// The queue was to be created.
+    #[error("queue {0} exists already; update it instead")]
+    QueueExists(QueueName),
+    /// The queue's settings were changed since the caller read them.
+    #[error(
+        "queue {queue} has etag {etag}, not {given}: it was changed since; read it again and redo the change"
+    )]
+    QueueChanged {
+        /// The queue.
+        queue: QueueName,
+        /// Its etag.
+        etag: u64,
+        /// The etag that was given.
+        given: u64,
+    },
+    /// The queue still holds tasks.
+    #[error(
+        "queue {queue} still holds tasks ({tasks}, finished ones that are kept included); purge it first"
+    )]
+    QueueNotEmpty {
+        /// The queue.
+        queue: QueueName,
+        /// Waiting, leased, dead and finished ones.
+        tasks: u64,
+    },
     /// The batch's request id was answered within the window, for a batch of another size.
     #[error(
         "the request id was used for a batch of {then} tasks, this one has {now}: give every new batch an id of its own"
@@ -86,6 +169,32 @@ pub enum Refusal {
         /// Tasks of this one.
         now: usize,
     },
+    /// The task was changed since the caller read it.
+    #[error(
+        "task {id} has etag {etag}, not {given}: it was changed since; read it again and redo the change"
+    )]
+    TaskChanged {
+        /// The task.
+        id: TaskId,
+        /// Its etag.
+        etag: u64,
+        /// The etag that was given.
+        given: u64,
+    },
+    /// A consumer works on the task as it is.
+    #[error("task {id} is leased until {until}; change it when it was given back, or cancel it")]
+    TaskLeased {
+        /// The task.
+        id: TaskId,
+        /// End of the lease.
+        until: Millis,
+    },
+    /// The task is out of attempts.
+    #[error("task {0} is dead; redrive it first")]
+    TaskDead(TaskId),
+    /// Only dead tasks are redriven.
+    #[error("task {0} is not dead; nothing to redrive")]
+    TaskNotDead(TaskId),
     /// The lease is over: expired, settled, or the task was leased again since.
     #[error(
         "lease {token} of task {id} is over; the task may have been delivered again, do not retry this settlement"

@@ -18,6 +18,7 @@ use z4_types::{Millis, Priority, QueueName, TaskId, Token};
 
 use crate::command::Retry;
 use crate::outcome::Pick;
+use crate::retention::read_result;
 use crate::rows::{self, QueueRecord, State, Texts, key, read_body};
 use crate::stats::QueueStats;
 use crate::{Fault, Read};
@@ -48,6 +49,29 @@ pub enum Phase {
     Leased,
     /// Out of attempts, kept.
     Dead,
+    /// Ended, and kept by the queue's retention; None: however it ended.
+    Finished(Option<End>),
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A consumer acked it.
+    Done,
+    /// It was cancelled.
+    Cancelled,
+    /// Its TTL ended it.
+    Expired,
+}
+
+impl End {
+    fn phase(self) -> rows::Phase {
+        match self {
+            Self::Done => rows::Phase::Done,
+            Self::Cancelled => rows::Phase::Cancelled,
+            Self::Expired => rows::Phase::Expired,
+        }
+    }
 }
 
 /// Where a task stands.
@@ -74,6 +98,13 @@ pub enum TaskState {
         /// The last failure's reason.
         reason: String,
     },
+    /// Ended, kept by the queue's retention.
+    Finished {
+        /// How.
+        end: End,
+        /// Shard time of the end.
+        at: Millis,
+    },
 }
 
 /// All there is to know of a task.
@@ -99,10 +130,16 @@ pub struct TaskInfo {
     pub max_attempts: u32,
     /// How failures are retried.
     pub retry: Retry,
-    /// When its TTL ends it; a dead task has none.
+    /// When its TTL ends it; a dead or finished task has none.
     pub expires_at: Option<Millis>,
     /// Why the last failure was one; None before the first, and after one without a reason.
     pub last_error: Option<String>,
+    /// What a consumer said last of how far it is.
+    pub progress: Option<String>,
+    /// Length of what its ack left behind, see [`result`]; None: nothing.
+    pub result_bytes: Option<u32>,
+    /// Counts changes of its state, from 0 at its creation: its etag.
+    pub revision: u32,
     /// Labels, sorted by key.
     pub metadata: Vec<(String, String)>,
     /// What the creator wants done.
@@ -120,7 +157,8 @@ pub struct QueueInfo {
     pub waiting: Vec<(Priority, u64)>,
 }
 
-/// Returns the bodies of `picks`, in their order. None: the task has ended since it was picked, do not deliver it.
+/// Returns the bodies of `picks`, in their order. None: the task has ended since it was picked, do not deliver it. One that
+/// is kept has its body still: its settlement will be refused.
 ///
 /// # Errors
 /// If storage fails.
@@ -139,7 +177,7 @@ pub fn hydrate(store: &dyn Read, picks: &[Pick]) -> Result<Vec<Option<Body>>, Fa
                 bodies[pick] = Some(Body {
                     payload: Bytes::copy_from_slice(item.payload),
                     metadata: item.metadata(),
-                    priority: item.priority,
+                    priority: item.priority.unwrap_or_default(),
                     created_at,
                     max_attempts: item.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT),
                     expires_at: some_time(item.ttl_at(created_at)),
@@ -166,6 +204,17 @@ pub fn get(store: &dyn Read, id: TaskId) -> Result<Option<TaskInfo>, Fault> {
     let name = QueueRecord::read(&record)?.name;
     let state = store.get(&key::state(id))?;
     describe(id, &name, &body, state.as_deref()).map(Some)
+}
+
+/// Returns what the ack of a task left behind; None if it left nothing, or the task is not kept.
+///
+/// # Errors
+/// If storage fails.
+pub fn result(store: &dyn Read, id: TaskId) -> Result<Option<Bytes>, Fault> {
+    let Some(value) = store.get(&key::result(id))? else {
+        return Ok(None);
+    };
+    Ok(Some(Bytes::copy_from_slice(read_result(&value)?)))
 }
 
 /// Returns a queue's record; None if it does not exist. Does not create it.
@@ -208,7 +257,7 @@ fn queue_record(store: &dyn Read, number: u32) -> Result<QueueInfo, Fault> {
     let value = store
         .get(&key::queue(number))?
         .ok_or_else(|| Fault::corrupt(format!("queue {number} has no record")))?;
-    let QueueRecord { name, stats, lines } = QueueRecord::read(&value)?;
+    let QueueRecord { name, stats, lines, .. } = QueueRecord::read(&value)?;
     let waiting = lines.into_iter().map(|(priority, waiting)| (Priority(priority), waiting)).collect();
     Ok(QueueInfo { name, stats, waiting })
 }
@@ -230,6 +279,9 @@ fn describe(id: TaskId, queue: &QueueName, body: &[u8], state: Option<&[u8]>) ->
                 TaskState::Leased { until: state.at, token: state.token, consumer: texts.consumer.to_owned() }
             }
             rows::Phase::Dead => TaskState::Dead { since: state.at, reason: texts.last_error.to_owned() },
+            rows::Phase::Done => TaskState::Finished { end: End::Done, at: state.at },
+            rows::Phase::Cancelled => TaskState::Finished { end: End::Cancelled, at: state.at },
+            rows::Phase::Expired => TaskState::Finished { end: End::Expired, at: state.at },
         },
         priority: Priority(state.priority),
         deliver_at: state.deliver_at,
@@ -240,6 +292,9 @@ fn describe(id: TaskId, queue: &QueueName, body: &[u8], state: Option<&[u8]>) ->
         retry: item.retry.unwrap_or_default(),
         expires_at: some_time(state.ttl_at),
         last_error: some_text(texts.last_error),
+        progress: some_text(texts.progress),
+        result_bytes: state.result_bytes,
+        revision: state.revision,
         metadata: item.metadata(),
         payload: Bytes::copy_from_slice(item.payload),
     })

@@ -3,11 +3,15 @@
 //! # Not here
 //! - Which rows exist when: `index` moves a task between its rows, `check` says what must hold.
 
+mod config;
 pub(crate) mod key;
 mod queue;
 mod request;
 mod state;
 
-pub(crate) use queue::{Meta, QueueRecord, read_queue_id};
+pub(crate) use config::{Config, read_policies, write_policies};
+pub(crate) use queue::{Counted, Meta, QueueRecord, read_queue_id};
 pub(crate) use request::{Remembered, write_list, write_run};
-pub(crate) use state::{Phase, Scheduled, State, Texts, read_body, write_body};
+pub(crate) use state::{
+    Defaults, OwnedTexts, Phase, Scheduled, State, Texts, read_body, read_defaults, write_body,
+};

@@ -25,13 +25,15 @@ pub struct QueueStats {
     pub lease_expired: u64,
     /// Tasks whose TTL ended them, ever.
     pub expired: u64,
-    /// Tasks cancelled, ever.
+    /// Tasks cancelled or purged, ever.
     pub cancelled: u64,
+    /// Tasks that ended and are kept, now. They are counted among the ends too.
+    pub finished: u64,
 }
 
 impl QueueStats {
     /// Number of counters, in the order of the struct.
-    pub(crate) const COUNTERS: usize = 11;
+    pub(crate) const COUNTERS: usize = 12;
 
     /// Returns the counters in the order of the struct, which is their order in the row.
     pub(crate) fn counters(&self) -> [u64; Self::COUNTERS] {
@@ -47,6 +49,7 @@ impl QueueStats {
             lease_expired,
             expired,
             cancelled,
+            finished,
         } = *self;
         [
             waiting,
@@ -60,6 +63,7 @@ impl QueueStats {
             lease_expired,
             expired,
             cancelled,
+            finished,
         ]
     }
 
@@ -76,6 +80,7 @@ impl QueueStats {
             lease_expired,
             expired,
             cancelled,
+            finished,
         ] = counters;
         Self {
             waiting,
@@ -89,6 +94,7 @@ impl QueueStats {
             lease_expired,
             expired,
             cancelled,
+            finished,
         }
     }
 
@@ -104,4 +110,20 @@ impl QueueStats {
         let (mine, theirs) = (self.counters(), other.counters());
         Self::from_counters(std::array::from_fn(|counter| mine[counter] + theirs[counter]))
     }
+}
+
+/// How many waiting tasks of a queue are due when. Counted in steps of ten seconds: a later bound takes in the whole step
+/// it lies in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DueCounts {
+    /// Tasks that are due. Exact, unless thousands become due within the present ten seconds: those may count already.
+    pub due: u64,
+    /// Tasks that become due within a minute.
+    pub in_1_minute: u64,
+    /// Tasks that become due within five minutes, those above included.
+    pub in_5_minutes: u64,
+    /// Tasks that become due within an hour, those above included.
+    pub in_60_minutes: u64,
+    /// Since when the task that is due longest has been due; None: none is due.
+    pub oldest_due: Option<z4_types::Millis>,
 }

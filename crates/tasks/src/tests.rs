@@ -4,6 +4,7 @@ mod bytes;
 mod limits;
 #[cfg(not(feature = "bug-dedup-lost-at-restart"))]
 mod model;
+mod old;
 mod script;
 mod strict;
 

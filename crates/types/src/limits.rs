@@ -57,3 +57,15 @@ pub const LIST_PAGE_MAX: u32 = 1_000;
 pub const SETTLE_BATCH_MAX: usize = 10_000;
 /// Task shards created at bootstrap unless configured.
 pub const TASK_SHARDS_DEFAULT: u32 = 4;
+/// Largest result kept with an acked task, bytes. Past it: `Invalid`.
+pub const RESULT_BYTES_MAX: usize = 64 << 10;
+/// Longest progress text of a leased task, bytes; longer ones are cut at a character boundary.
+pub const PROGRESS_BYTES_MAX: usize = 1_024;
+/// Longest note and author of a pause, bytes; longer ones are cut at a character boundary.
+pub const NOTE_BYTES_MAX: usize = 1_024;
+/// Most non-retryable reasons of one queue. Past it: `Invalid`.
+pub const NON_RETRYABLE_MAX: usize = 64;
+/// Most policies. Past it: `Invalid`. Each shard keeps all of them in memory.
+pub const POLICIES_MAX: usize = 1_000;
+/// Most tasks one Purge ends; larger purges are several commands.
+pub const PURGE_TASKS_MAX: u32 = 2_000;

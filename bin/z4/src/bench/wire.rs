@@ -437,7 +437,7 @@ mod tests {
         let ack = |n: u64| v1::Settlement {
             id: format!("{n:026}"),
             token: n << 40,
-            verdict: Some(v1::settlement::Verdict::Ack(v1::Ack {})),
+            verdict: Some(v1::settlement::Verdict::Ack(v1::Ack::default())),
         };
         let settle = v1::pull_request::Settle { seq: 77, settlements: vec![ack(1), ack(2)] };
         assert_eq!(request.message, Some(v1::pull_request::Message::Settle(settle)));

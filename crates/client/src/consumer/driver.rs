@@ -15,6 +15,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use z4_proto::reason;
 use z4_proto::v1::{self, pull_reply};
+use z4_types::limits::LEASE_MS_DEFAULT;
 use z4_types::{Kind, TaskId, Token};
 
 use super::outbox::{Extended, Outbox};
@@ -108,7 +109,8 @@ where
     pub(super) fn new(rules: ConsumerBuilder, handler: H, stop: watch::Receiver<bool>) -> Self {
         Self {
             queue: rules.queue.as_str().into(),
-            lease: rules.lease,
+            // Until the stream says how long it is.
+            lease: rules.lease.unwrap_or(Duration::from_millis(LEASE_MS_DEFAULT)),
             rules,
             handler: Arc::new(handler),
             stop,
@@ -166,6 +168,7 @@ where
     fn handled(&mut self, done: Result<(Id, Handled), JoinError>) {
         let (id, verdict) = match done {
             Ok((id, Ok(()))) => (id, Verdict::Ack),
+            Ok((id, Err(error))) if error.for_good => (id, Verdict::NackDead { reason: error.reason }),
             Ok((id, Err(error))) => (id, Verdict::Nack { delay: error.delay, reason: error.reason }),
             // Cut off by the drain timeout: nobody's fault.
             Err(error) if error.is_cancelled() => (error.id(), Verdict::Release { delay: Duration::ZERO }),
@@ -250,7 +253,7 @@ where
         let pull = Pull {
             queue: self.rules.queue.clone(),
             consumer: self.rules.name.clone(),
-            lease: Some(self.rules.lease),
+            lease: self.rules.lease,
             tasks: 0,
             bytes: 0,
             total: None,
@@ -309,7 +312,7 @@ where
         match reply.message {
             Some(pull_reply::Message::Opened(opened)) => {
                 // No reason to reset the backoff: a stream that dies of what we send opens every time.
-                self.lease = lease_of(&opened, self.rules.lease);
+                self.lease = lease_of(&opened, self.lease);
                 self.opened(&opened.forwarded_to);
             }
             Some(pull_reply::Message::Tasks(batch)) => {

@@ -32,7 +32,7 @@ struct Word {
 impl Word {
     /// 1 if it ends the lease, 0 if it extends it.
     fn ends(&self) -> u32 {
-        u32::from(!matches!(self.settlement.verdict, Verdict::Extend { .. }))
+        u32::from(!self.settlement.verdict.extends())
     }
 
     /// Returns whether `error`, the answer to a word in doubt, tells that the first sending did it.
@@ -40,10 +40,10 @@ impl Word {
         self.in_doubt
             && match self.settlement.verdict {
                 // Nothing is left of an acked task. One that is still there was not acked: its lease had ended before.
-                Verdict::Ack => error.kind() == Kind::NotFound,
+                Verdict::Ack | Verdict::AckWith { .. } => error.kind() == Kind::NotFound,
                 // These end the lease and keep the task, which somebody else may have finished since.
-                Verdict::Nack { .. } | Verdict::Release { .. } => is_over(error),
-                Verdict::Extend { .. } => false,
+                Verdict::Nack { .. } | Verdict::NackDead { .. } | Verdict::Release { .. } => is_over(error),
+                Verdict::Extend { .. } | Verdict::ExtendWith { .. } => false,
             }
     }
 }
@@ -168,10 +168,10 @@ impl Outbox {
             let failure = failure(index);
             let done = failure.as_ref().is_none_or(|error| word.was_done(error));
             match (&word.settlement.verdict, done) {
-                (Verdict::Ack, true) => counts.acked += 1,
-                (Verdict::Nack { .. }, true) => counts.failed += 1,
+                (Verdict::Ack | Verdict::AckWith { .. }, true) => counts.acked += 1,
+                (Verdict::Nack { .. } | Verdict::NackDead { .. }, true) => counts.failed += 1,
                 (Verdict::Release { .. }, true) => counts.released += 1,
-                (Verdict::Extend { .. }, _) => {
+                (Verdict::Extend { .. } | Verdict::ExtendWith { .. }, _) => {
                     extended.push(Extended { key: word.key, over: failure.as_ref().is_some_and(is_over) });
                 }
                 (_, false) => counts.lost += 1,

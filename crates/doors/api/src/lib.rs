@@ -30,6 +30,7 @@ mod door;
 mod forward;
 mod messages;
 mod meter;
+mod queues;
 mod requests;
 mod server;
 mod status;

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use z4_host::Delivery;
-use z4_proto::convert::{pb_retry, timestamp};
+use bytes::Bytes;
+use z4_host::{Delivery, QueueCounts, QueueSetup};
+use z4_proto::convert::{etag_text, field_path, pb_effective, pb_retry, pb_settings, timestamp};
 use z4_proto::v1;
-use z4_tasks::{QueueStats, TaskInfo, TaskState};
+use z4_tasks::{End, QueueStats, TaskInfo, TaskState};
 use z4_types::{Millis, ShardId, TaskId};
 
 /// Characters of a task id.
@@ -37,6 +38,7 @@ pub(crate) fn leased_task(delivery: Delivery) -> v1::LeasedTask {
 
 /// Returns a task as it stands at shard time `now`, which decides between scheduled and due.
 pub(crate) fn task(info: TaskInfo, now: Millis) -> v1::Task {
+    let mut ended_at = None;
     let (state, lease_until, consumer, token) = match info.state {
         TaskState::Waiting { deliver_at } if deliver_at > now => {
             (v1::TaskState::Scheduled, None, String::new(), 0)
@@ -46,6 +48,15 @@ pub(crate) fn task(info: TaskInfo, now: Millis) -> v1::Task {
             (v1::TaskState::Leased, Some(timestamp(until)), consumer, token.0)
         }
         TaskState::Dead { .. } => (v1::TaskState::Dead, None, String::new(), 0),
+        TaskState::Finished { end, at } => {
+            ended_at = Some(timestamp(at));
+            let state = match end {
+                End::Done => v1::TaskState::Done,
+                End::Cancelled => v1::TaskState::Cancelled,
+                End::Expired => v1::TaskState::Expired,
+            };
+            (state, None, String::new(), 0)
+        }
     };
     v1::Task {
         id: id_text(info.id),
@@ -65,6 +76,12 @@ pub(crate) fn task(info: TaskInfo, now: Millis) -> v1::Task {
         consumer,
         token,
         last_error: info.last_error.unwrap_or_default(),
+        etag: etag_text(info.revision.into()),
+        progress: info.progress.unwrap_or_default(),
+        ended_at,
+        // A row of its own, which only the call for one task reads.
+        result: Bytes::new(),
+        result_bytes: info.result_bytes.unwrap_or(0),
     }
 }
 
@@ -80,6 +97,52 @@ pub(crate) fn queue(
         waiting: stats.waiting,
         leased: stats.leased,
         dead: stats.dead,
+        finished: stats.finished,
         oldest_due_at: oldest_due_at.map(timestamp),
+    }
+}
+
+/// Returns what was set of a queue.
+pub(crate) fn queue_config(name: &str, setup: &QueueSetup) -> v1::QueueConfig {
+    let QueueSetup { config, sources, .. } = setup;
+    let source = |pattern: &Option<String>| pattern.clone().unwrap_or_else(|| "queue".to_owned());
+    v1::QueueConfig {
+        queue: name.to_owned(),
+        settings: Some(pb_settings(&config.settings)),
+        effective: Some(pb_effective(&config.effective)),
+        sources: sources.iter().map(|(field, of)| (field_path(*field).to_owned(), source(of))).collect(),
+        etag: etag_text(config.etag),
+        pause: config.paused.as_ref().map(|paused| v1::Pause {
+            note: paused.note.clone(),
+            author: paused.author.clone(),
+            at: Some(timestamp(paused.since)),
+        }),
+    }
+}
+
+/// Returns what a queue counts.
+pub(crate) fn queue_stats(counts: &QueueCounts) -> v1::QueueStats {
+    let QueueCounts { stats, due, rates } = counts;
+    v1::QueueStats {
+        waiting: stats.waiting,
+        due: due.due,
+        leased: stats.leased,
+        dead: stats.dead,
+        finished: stats.finished,
+        oldest_due_at: due.oldest_due.map(timestamp),
+        due_in_1m: due.in_1_minute,
+        due_in_5m: due.in_5_minutes,
+        due_in_60m: due.in_60_minutes,
+        created_total: stats.pushed,
+        deliveries_total: stats.deliveries,
+        acked_total: stats.acked,
+        failed_total: stats.failed,
+        lease_expired_total: stats.lease_expired,
+        expired_total: stats.expired,
+        cancelled_total: stats.cancelled,
+        created_per_second: rates.created,
+        delivered_per_second: rates.delivered,
+        acked_per_second: rates.acked,
+        redelivered_total: stats.redelivered,
     }
 }

@@ -13,6 +13,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use z4_host::Handle;
 use z4_proto::v1::admin_server::{AdminServer, SERVICE_NAME as ADMIN};
+use z4_proto::v1::queues_server::{QueuesServer, SERVICE_NAME as QUEUES};
 use z4_proto::v1::tasks_server::{SERVICE_NAME as TASKS, TasksServer};
 use z4_proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 
@@ -22,6 +23,7 @@ use crate::connections::accept;
 use crate::deadline::CALL_MAX;
 use crate::door::Door;
 use crate::meter::{MESSAGE_MAX, Metered};
+use crate::queues::QueuesService;
 use crate::tasks::TasksService;
 
 /// What a stream may have on the way to us: half of its connection's, so that one that is not read does not stop the
@@ -35,6 +37,8 @@ const HTTP2_FRAME_BYTES: u32 = 64 << 10;
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 /// Admin, health and reflection ask short questions.
 const QUESTION_BYTES_MAX: usize = 64 << 10;
+/// Settings of a queue, and pauses: the longest texts of all fields are less than 100 KiB.
+const QUEUE_SETTINGS_BYTES_MAX: usize = 256 << 10;
 /// A peer that vanished without a word is noticed after the sum of both.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,6 +77,9 @@ pub(crate) async fn serve_at(door: Door, listener: TcpListener) {
     let tasks = TasksServer::new(TasksService::new(door.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let queues = QueuesServer::new(QueuesService::new(door.clone()))
+        .max_decoding_message_size(QUEUE_SETTINGS_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let admin =
         AdminServer::new(AdminService::new(door.clone())).max_decoding_message_size(QUESTION_BYTES_MAX);
 
@@ -88,6 +95,7 @@ pub(crate) async fn serve_at(door: Door, listener: TcpListener) {
         // Also for requests whose bytes never come: their own deadline starts when they are complete.
         .timeout(CALL_MAX + MESSAGE_MAX)
         .add_service(Metered::new(tasks, &bodies))
+        .add_service(Metered::new(queues, &bodies))
         .add_service(Metered::new(admin, &bodies))
         .add_service(Metered::new(health, &bodies))
         .add_service(Metered::new(reflection, &bodies))
@@ -141,7 +149,7 @@ async fn has_leaders(handle: &Handle) -> bool {
 
 async fn set_health(reporter: &HealthReporter, serving: bool) {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for service in ["", TASKS, ADMIN] {
+    for service in ["", TASKS, QUEUES, ADMIN] {
         reporter.set_service_status(service, status).await;
     }
 }

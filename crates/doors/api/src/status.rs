@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use z4_host::{Error, Route};
+use z4_proto::convert::etag_text;
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_tasks::outcome::Refusal;
@@ -17,6 +18,8 @@ pub(crate) const ELECTION_WAIT: Duration = Duration::from_millis(200);
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 /// Queues are kept: only people change how many there are.
 const TOO_MANY_QUEUES_WAIT: Duration = Duration::from_secs(60);
+/// When to try a queue with a full backlog again: its consumers are at it.
+const QUEUE_FULL_WAIT: Duration = Duration::from_secs(1);
 /// Replicas on the move arrive within seconds, unless they are large.
 const MEMBERS_WAIT: Duration = Duration::from_secs(1);
 /// Space is freed by checkpoints and people; neither is done in less.
@@ -87,6 +90,25 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::TooManyQueues(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_QUEUES, why.to_string())
             .with_retry_after(TOO_MANY_QUEUES_WAIT),
         Refusal::RequestReused { .. } => Failure::invalid("request_id", reason::REQUEST_ID_REUSED, why),
+        Refusal::BacklogFull { .. } => Failure::new(Kind::Overloaded, reason::QUEUE_FULL, why.to_string())
+            .with_retry_after(QUEUE_FULL_WAIT),
+        Refusal::QueueNotFound(_) => Failure::new(Kind::NotFound, reason::QUEUE_NOT_FOUND, why.to_string()),
+        Refusal::QueueExists(_) => Failure::new(Kind::AlreadyExists, reason::QUEUE_EXISTS, why.to_string()),
+        Refusal::QueueChanged { queue, etag, given } => {
+            let (etag, given) = (etag_text(*etag), etag_text(*given));
+            let what = format!(
+                "queue {queue} has etag {etag}, not {given}: it was changed since; read it again and redo the change"
+            );
+            Failure::new(Kind::Conflict, reason::ETAG_MISMATCH, what)
+        }
+        Refusal::QueueNotEmpty { .. } => {
+            Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string())
+        }
+        Refusal::TaskChanged { .. } => Failure::new(Kind::Conflict, reason::TASK_CHANGED, why.to_string()),
+        Refusal::TaskLeased { .. } => Failure::new(Kind::Conflict, reason::TASK_LEASED, why.to_string()),
+        Refusal::TaskDead(_) | Refusal::TaskNotDead(_) => {
+            Failure::new(Kind::Conflict, reason::TASK_STATE, why.to_string())
+        }
         Refusal::LeaseLost { .. } => Failure::new(Kind::Conflict, reason::LEASE_LOST, why.to_string()),
     }
 }

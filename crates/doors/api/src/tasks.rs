@@ -12,6 +12,8 @@ mod settle;
 mod split;
 mod stale;
 
+pub(crate) use list::{bad_token, hex, unhex};
+
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use z4_proto::v1;

@@ -32,6 +32,8 @@ fn answers() -> Vec<Answer> {
         Refusal::StillMoving(shard),
         Refusal::OnlyReplica { host: host.clone(), shard },
         Refusal::TooManyHosts(256),
+        Refusal::NoPolicy("acme/*".into()),
+        Refusal::TooManyPolicies(1_000),
     ];
     let mut answers: Vec<Answer> = refusals.into_iter().map(Answer::Refused).collect();
     answers.extend(KINDS.map(|kind| Answer::Failed(kind, "what".into())));

@@ -96,7 +96,7 @@ impl Handle {
         Ok(infos.into_iter().map(|info: QueueInfo| (info.name, info.stats)).collect())
     }
 
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         shard: ShardId,
         read: impl FnOnce(Reply<T>) -> Read,
@@ -186,14 +186,13 @@ pub(super) mod tests {
     use crate::config::Config;
     use crate::running::Host;
     use z4_tasks::command::{Due, NewTask};
-    use z4_types::Priority;
 
     pub(in crate::handle) fn task(due: Due) -> NewTask {
         NewTask {
             payload: vec![7; 10].into(),
             metadata: Vec::new(),
             due,
-            priority: Priority::default(),
+            priority: None,
             max_attempts: None,
             retry: None,
             ttl: None,

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use z4_multiraft::{Refuse, Refused};
 use z4_store::View;
 use z4_tasks::command::Settlement;
-use z4_tasks::outcome::{Refusal, Settled};
-use z4_tasks::{Body, QueueInfo, QueueStats, TaskInfo};
+use z4_tasks::outcome::{Outcome, Refusal, Settled};
+use z4_tasks::{Body, DueCounts, Fields, QueueConfig, QueueInfo, QueueStats, TaskInfo};
 use z4_types::{Duration, Millis, QueueName, ShardId, TaskId};
 
 use super::delivery::{ConsumerId, Deliver};
+use super::rates::Rates;
 use crate::budget::Permit;
 use crate::error::Error;
 
@@ -60,6 +61,15 @@ pub enum Write {
         /// The request's share of the host's budget.
         permit: Permit,
     },
+    /// Does something to a whole queue: any command that is about one and creates no task.
+    Manage {
+        /// The command's bytes.
+        encoded: Bytes,
+        /// Its outcome.
+        reply: Reply<Outcome>,
+        /// The request's share of the host's budget.
+        permit: Permit,
+    },
     /// Adds a consumer, without credit.
     Open {
         /// Chosen by the caller, unique on this host.
@@ -68,7 +78,7 @@ pub enum Write {
         queue: QueueName,
         /// Its name, for explain.
         name: String,
-        /// How long its leases hold.
+        /// How long its leases hold; zero: as long as the queue says.
         lease: Duration,
         /// Takes its tasks.
         sink: Box<dyn Deliver>,
@@ -110,11 +120,54 @@ pub enum Read {
         /// None: it does not exist. The time is the shard's; the second one the earliest due time of a waiting task.
         reply: Reply<(Millis, Option<QueueInfo>, Option<Millis>)>,
     },
+    /// What was set of one queue.
+    Setup {
+        /// Which.
+        queue: QueueName,
+        /// Of a queue that does not exist, what would hold for it. The time is the shard's.
+        reply: Reply<(Millis, Box<QueueSetup>)>,
+    },
+    /// What one queue counts.
+    Counts {
+        /// Which.
+        queue: QueueName,
+        /// None: it does not exist. The time is the shard's.
+        reply: Reply<(Millis, Option<QueueCounts>)>,
+    },
+    /// What the ack of a task left behind.
+    Result {
+        /// Of which.
+        id: TaskId,
+        /// None: nothing.
+        reply: Reply<Option<Bytes>>,
+    },
     /// Counters of all queues.
     Stats {
         /// Takes them, by name.
         reply: Reply<Vec<(QueueName, QueueStats)>>,
     },
+}
+
+/// What was set of a queue, what that comes to, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSetup {
+    /// False: nothing was ever set of it, but policies may say something.
+    pub exists: bool,
+    /// Its settings and what they come to.
+    pub config: QueueConfig,
+    /// Where each field comes from that is no default: the pattern of a policy, or None for the queue itself.
+    pub sources: Vec<(Fields, Option<String>)>,
+}
+
+/// What a queue counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueueCounts {
+    /// Its counters.
+    pub stats: QueueStats,
+    /// What is due when.
+    pub due: DueCounts,
+    /// What happened in the last minute.
+    pub rates: Rates,
 }
 
 /// One delivered task.
@@ -142,6 +195,7 @@ impl Write {
             Self::Create { reply, .. } => reply(Err(error)),
             Self::Settle { reply, .. } => reply(Err(error)),
             Self::Cancel { reply, .. } => reply(Err(error)),
+            Self::Manage { reply, .. } => reply(Err(error)),
             Self::Open { mut sink, .. } => sink.closed(error),
             // Nobody waits for these.
             Self::Credit { .. } | Self::Close { .. } => {}
@@ -156,6 +210,9 @@ impl Refuse for Read {
             Self::Get { reply, .. } => reply(Err(error)),
             Self::View { reply } => reply(Err(error)),
             Self::Queue { reply, .. } => reply(Err(error)),
+            Self::Setup { reply, .. } => reply(Err(error)),
+            Self::Counts { reply, .. } => reply(Err(error)),
+            Self::Result { reply, .. } => reply(Err(error)),
             Self::Stats { reply } => reply(Err(error)),
         }
     }

@@ -16,6 +16,7 @@ mod delivery;
 mod metrics;
 #[cfg(feature = "bug-lease-granted-twice")]
 mod planted;
+mod rates;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use z4_multiraft::{Admission, Fault, Refused};
 use z4_store::GroupStore;
 use z4_tasks::command::{Command, Settlement, Verdict};
 use z4_tasks::outcome::{Leased, Outcome, Pick, Refusal, Settled};
-use z4_tasks::{EntryBuilder, Machine, encode};
+use z4_tasks::{EntryBuilder, Fields, Machine, QueueConfig, Settings, encode};
 use z4_types::limits::ENTRY_BYTES_TARGET;
 use z4_types::{Duration, Entry, Index, Millis, QueueName, ShardId, TaskId, Term};
 
@@ -36,12 +37,14 @@ use crate::budget::{Budget, Permit};
 use crate::error::Error;
 use crate::rows::{Rows, RowsRef};
 use delivery::{Asked, Backlog, Consumers};
+use rates::Activity;
 use room::{DELIVERY_OVERHEAD, metadata_weight};
 
 pub(crate) use call::reply;
-pub use call::{Delivery, Read, Reply, Write};
+pub use call::{Delivery, QueueCounts, QueueSetup, Read, Reply, Write};
 pub use delivery::{ConsumerId, Deliver};
 pub use metrics::TaskMetrics;
+pub use rates::Rates;
 
 /// Leases, TTLs and evictions handled in one entry; the rest follows in the next.
 const ADVANCE_LIMIT: u32 = 2_000;
@@ -60,6 +63,7 @@ enum Waiter {
     Create { queue: QueueName, due_now: u32, reply: Reply<Vec<Result<TaskId, Refusal>>>, _permit: Permit },
     Settle(Reply<Vec<Result<Settled, Refusal>>>, Permit),
     Cancel(Reply<Vec<Result<(), Refusal>>>, Permit),
+    Manage(Reply<Outcome>, Permit),
     Lease(Asked),
     Nobody,
 }
@@ -76,6 +80,7 @@ pub struct TaskShard {
     /// An Advance is proposed and not applied: one is enough.
     advancing: bool,
     metrics: Arc<TaskMetrics>,
+    activity: Activity,
     /// Bounds the bytes on their way to consumers, all shards of the host together.
     outbox: Arc<Budget>,
     #[cfg(feature = "bug-lease-granted-twice")]
@@ -111,6 +116,7 @@ impl TaskShard {
             consumers: Consumers::new(Arc::clone(&outbox)),
             advancing: false,
             metrics,
+            activity: Activity::default(),
             outbox,
             #[cfg(feature = "bug-lease-granted-twice")]
             just_leads: false,
@@ -142,6 +148,8 @@ impl TaskShard {
             Write::Cancel { ids, reply, permit } => {
                 self.pend(encode(&Command::Cancel(ids)), Waiter::Cancel(reply, permit));
             }
+            // On a full disk too: they are few and small, and some of them make room.
+            Write::Manage { encoded, reply, permit } => self.pend(encoded, Waiter::Manage(reply, permit)),
             Write::Open { consumer, queue, name, lease, sink } => {
                 self.consumers.open(consumer, queue, name, lease, sink);
             }
@@ -160,6 +168,7 @@ impl TaskShard {
         assert!(self.packed.is_empty(), "the driver says where an entry stands before it asks for the next");
         let rows = RowsRef(store);
         let mut entry = EntryBuilder::new(now);
+        self.activity.advance(now, &self.machine);
         if !self.advancing && self.machine.next_deadline(&rows).map_err(fault)?.is_some_and(|at| at <= now) {
             entry.push(&Command::Advance { limit: ADVANCE_LIMIT });
             self.packed.push(Waiter::Nobody);
@@ -172,6 +181,7 @@ impl TaskShard {
             let next = self.pending.pop_front().expect("looked at above");
             entry.push_encoded(&next.encoded);
             if let Waiter::Create { queue, due_now, .. } = &next.waiter {
+                self.activity.watch(queue, &self.machine);
                 self.consumers.coming(queue, *due_now);
             }
             self.packed.push(next.waiter);
@@ -227,6 +237,17 @@ impl TaskShard {
                 let due = self.machine.next_due(&rows, &queue).map_err(fault)?;
                 reply(Ok((now, info, due)));
             }
+            Read::Setup { queue, reply } => reply(Ok((now, Box::new(self.setup(&queue))))),
+            Read::Counts { queue, reply } => {
+                let due = self.machine.due(&RowsRef(store), &queue, now).map_err(fault)?;
+                let rates = self.activity.rates(&queue, now, &self.machine);
+                let stats = self.machine.stats(&queue);
+                let counts = stats.zip(due).map(|(stats, due)| QueueCounts { stats, due, rates });
+                reply(Ok((now, counts)));
+            }
+            Read::Result { id, reply } => {
+                reply(Ok(z4_tasks::result(&RowsRef(store), id).map_err(fault)?));
+            }
             Read::Stats { reply } => {
                 reply(Ok(self.machine.queues().map(|(name, stats)| (name.clone(), stats)).collect()));
             }
@@ -256,6 +277,7 @@ impl TaskShard {
             consumer.sink.closed(refused.clone());
         }
         self.advancing = false;
+        self.activity.clear();
     }
 
     pub(crate) fn stop(&mut self) {
@@ -280,6 +302,29 @@ impl TaskShard {
         self.machine.now()
     }
 
+    /// Returns what was set of a queue, what that comes to, and where each field comes from.
+    fn setup(&self, queue: &QueueName) -> QueueSetup {
+        let found = self.machine.config(queue);
+        let exists = found.is_some();
+        let config = found.unwrap_or_else(|| QueueConfig {
+            etag: 0,
+            settings: Settings::default(),
+            effective: Arc::new(self.machine.policies().resolve(queue.as_str(), None)),
+            paused: None,
+        });
+        let own = config.settings.fields();
+        let source = |field: Fields| {
+            if own.contains(field) {
+                return Some((field, None));
+            }
+            let mut policies = self.machine.policies().matching(queue.as_str());
+            let (pattern, _) = policies.find(|(_, policy)| policy.fields().contains(field))?;
+            Some((field, Some(pattern.to_owned())))
+        };
+        let sources = Fields::ALL.names().filter_map(Fields::named).filter_map(source).collect();
+        QueueSetup { exists, config, sources }
+    }
+
     fn pend(&mut self, encoded: Bytes, waiter: Waiter) {
         self.pending.push_back(Pending { encoded, waiter });
     }
@@ -297,6 +342,9 @@ impl TaskShard {
             Ok(Backlog { next_due, waiting: machine.stats(queue).map_or(0, |stats| stats.waiting) })
         });
         for (command, asked) in leases.map_err(fault)? {
+            if let Command::Lease { queue, .. } = &command {
+                self.activity.watch(queue, &self.machine);
+            }
             entry.push(&command);
             self.packed.push(Waiter::Lease(asked));
         }
@@ -315,6 +363,7 @@ impl TaskShard {
                 reply(Ok(results));
             }
             (Waiter::Cancel(reply, _permit), Outcome::Cancelled(results)) => reply(Ok(results)),
+            (Waiter::Manage(reply, _permit), outcome) => reply(Ok(outcome)),
             (Waiter::Lease(asked), Outcome::Leased(leased)) => self.hand_over(store, asked, leased)?,
             (Waiter::Nobody, Outcome::Advanced { dead, .. }) => {
                 self.advancing = false;
@@ -413,6 +462,7 @@ impl Waiter {
             Self::Create { reply, .. } => reply(Err(error.clone())),
             Self::Settle(reply, _) => reply(Err(error.clone())),
             Self::Cancel(reply, _) => reply(Err(error.clone())),
+            Self::Manage(reply, _) => reply(Err(error.clone())),
             Self::Lease(_) | Self::Nobody => {}
         }
     }

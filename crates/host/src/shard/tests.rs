@@ -6,7 +6,7 @@ use z4_env::RealDisk;
 use z4_store::{Config, Store};
 use z4_tasks::command::{Due, NewTask};
 use z4_tasks::encode_create;
-use z4_types::{EntryKind, Priority};
+use z4_types::EntryKind;
 
 use super::room::Weights;
 use super::*;
@@ -154,7 +154,7 @@ fn task(payload: usize) -> NewTask {
         payload: vec![7; payload].into(),
         metadata: Vec::new(),
         due: Due::Now,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: None,
         retry: None,
         ttl: None,

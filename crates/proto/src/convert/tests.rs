@@ -81,7 +81,7 @@ fn a_bad_task_fails_alone_and_names_its_field() {
     let good = v1::NewTask { payload: Bytes::from_static(b"x"), ..Default::default() };
     let bad = v1::NewTask { priority: Some(256), ..Default::default() };
     let create = create_batch(queue(), vec![good, bad], "").expect("the batch is fine");
-    assert_eq!(create.tasks[0].as_ref().expect("good").priority, Priority(128));
+    assert_eq!(create.tasks[0].as_ref().expect("good").priority, None, "left open: the queue says");
     let failure = create.tasks[1].as_ref().expect_err("priority 256");
     assert_eq!(failure.field.as_deref(), Some("tasks[1].priority"));
     assert!(failure.message.starts_with("tasks[1].priority: "), "{}", failure.message);
@@ -139,6 +139,9 @@ fn a_settlement_survives_the_way_back_into_its_message() {
         Verdict::Nack { delay: None, reason: String::new() },
         Verdict::Release { delay: Duration(0) },
         Verdict::Extend { ttl: Duration(5_000) },
+        Verdict::AckWith { result: Bytes::from_static(b"42") },
+        Verdict::NackDead { reason: "no such user".into() },
+        Verdict::ExtendWith { ttl: Duration(5_000), progress: "half".into() },
     ];
     for verdict in verdicts {
         let word = Settlement { id: TaskId(77), token: Token(5), verdict };
@@ -150,13 +153,22 @@ fn a_settlement_survives_the_way_back_into_its_message() {
 fn settlements_are_checked() {
     let id = TaskId(77).to_string();
     let word = |verdict| v1::Settlement { id: id.clone(), token: 5, verdict };
-    let ack = settlement(word(Some(v1::settlement::Verdict::Ack(v1::Ack {})))).expect("ack");
+    let ack = settlement(word(Some(v1::settlement::Verdict::Ack(v1::Ack::default())))).expect("ack");
     assert_eq!(ack, Settlement { id: TaskId(77), token: Token(5), verdict: Verdict::Ack });
     assert_eq!(settlement(word(None)).expect_err("no verdict").reason, reason::FIELD_MISSING);
-    let long = v1::Nack { delay: None, reason: "é".repeat(600) };
+    let long = v1::Nack { reason: "é".repeat(600), ..Default::default() };
     let nack = settlement(word(Some(v1::settlement::Verdict::Nack(long)))).expect("cut, not refused");
     assert!(matches!(nack.verdict, Verdict::Nack { delay: None, reason } if reason.len() == 1_024));
-    let short = v1::Extend { lease_duration: Some(span(0, 1)) };
+    let short = v1::Extend { lease_duration: Some(span(0, 1)), ..Default::default() };
     let failure = settlement(word(Some(v1::settlement::Verdict::Extend(short)))).expect_err("1 ns");
     assert_eq!(failure.reason, reason::LEASE_DURATION_OUT_OF_RANGE);
+    let large = v1::Ack { result: vec![0; 65_537].into() };
+    let failure = settlement(word(Some(v1::settlement::Verdict::Ack(large)))).expect_err("64 KiB and one");
+    assert_eq!(
+        (failure.reason.as_ref(), failure.field.as_deref()),
+        (reason::RESULT_TOO_LARGE, Some("ack.result"))
+    );
+    let both = v1::Nack { delay: Some(span(1, 0)), dead: true, ..Default::default() };
+    let failure = settlement(word(Some(v1::settlement::Verdict::Nack(both)))).expect_err("dead, and later");
+    assert_eq!(failure.field.as_deref(), Some("nack.delay"));
 }

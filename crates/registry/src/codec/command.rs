@@ -14,6 +14,8 @@ const SET_REPLICATION: u8 = 6;
 const DRAIN_HOST: u8 = 7;
 const UNDRAIN_HOST: u8 = 8;
 const LEFT: u8 = 9;
+const SET_POLICY: u8 = 10;
+const DELETE_POLICY: u8 = 11;
 
 impl Command {
     /// Returns the command's bytes: the data of one log entry of shard 0.
@@ -68,6 +70,15 @@ impl Command {
                 out.u32(shard.0);
                 out.list(replicas, |out, replica| out.u64(*replica));
             }
+            Self::SetPolicy { pattern, settings } => {
+                out.u8(SET_POLICY);
+                out.text(pattern);
+                out.bytes(settings);
+            }
+            Self::DeletePolicy { pattern } => {
+                out.u8(DELETE_POLICY);
+                out.text(pattern);
+            }
         }
         out.0
     }
@@ -106,6 +117,8 @@ impl Command {
             DRAIN_HOST => Self::DrainHost { host: input.host()? },
             UNDRAIN_HOST => Self::UndrainHost { host: input.host()? },
             LEFT => Self::Left { shard: ShardId(input.u32()?), replicas: input.list(Input::u64)? },
+            SET_POLICY => Self::SetPolicy { pattern: input.text()?, settings: input.bytes()? },
+            DELETE_POLICY => Self::DeletePolicy { pattern: input.text()? },
             _ => return Err(Malformed("unknown command; run a newer version")),
         };
         input.end()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use z4_types::HostId;
 
-use crate::limits::{REPLICATION_MAX, TAGS_MAX, TEXT_BYTES_MAX};
+use crate::limits::{POLICY_BYTES_MAX, REPLICATION_MAX, TAGS_MAX, TEXT_BYTES_MAX};
 use crate::refusal::Refusal;
 
 /// A host's name can be written into the `HOST` file as it is.
@@ -53,6 +53,21 @@ pub(crate) fn replication(replication: u32) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(invalid(format!("replication is 1 to {REPLICATION_MAX}, not {replication}; odd numbers are best")))
+}
+
+/// A pattern that can match a name: the doors say more of its form. Settings of some size.
+pub(crate) fn policy(pattern: &str, settings: &[u8]) -> Result<(), Refusal> {
+    text("a pattern", pattern)?;
+    if pattern.is_empty() {
+        return Err(invalid("a pattern is not empty; `*` stands for all queues".into()));
+    }
+    if settings.len() > POLICY_BYTES_MAX {
+        return Err(invalid(format!(
+            "settings have at most {POLICY_BYTES_MAX} bytes, these have {}",
+            settings.len()
+        )));
+    }
+    Ok(())
 }
 
 fn text(what: &str, text: &str) -> Result<(), Refusal> {

@@ -9,6 +9,7 @@
 //! announce HOST ADDRESS instance=N [service=ADDRESS] [tags=k:v,k:v]
 //! address HOST ADDRESS [service=ADDRESS]
 //! drain HOST       undrain HOST       replication N
+//! policy PATTERN SETTINGS             unpolicy PATTERN
 //! left SHARD REPLICA…                  settle: every group reports all that leave
 //! admit HOST instance=N                show
 //! ```
@@ -195,6 +196,10 @@ impl Runner {
             }
             self.say(text);
         }
+        for (pattern, settings) in &registry.policies.list {
+            let settings = String::from_utf8_lossy(settings);
+            self.say(format!("policy {pattern} {settings}, version {}", registry.policies.version));
+        }
     }
 }
 
@@ -205,6 +210,10 @@ fn command(line: &Line<'_>) -> Command {
         "add" => {
             Command::AddHost { host: host(), address: line.address(), instance: line.number("instance") }
         }
+        "policy" => {
+            Command::SetPolicy { pattern: line.about[0].into(), settings: line.about[1].as_bytes().to_vec() }
+        }
+        "unpolicy" => Command::DeletePolicy { pattern: line.about[0].into() },
         "remove" => Command::RemoveHost { host: host() },
         "replace" => Command::ReplaceHost { host: host(), instance: instance(), address: line.address() },
         "announce" => Command::Announce {

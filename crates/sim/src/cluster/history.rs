@@ -35,7 +35,7 @@ pub enum Told {
     /// Tasks came, of this queue, under leases of this time.
     Delivered(usize, Duration, Vec<Delivery>),
     /// A task, or none.
-    Got(TaskId, Millis, Option<TaskInfo>),
+    Got(TaskId, Millis, Option<Box<TaskInfo>>),
     /// A whole queue.
     Listed(usize, Millis, Vec<TaskInfo>),
     /// Counters of the whole shard, when nothing was left to do.

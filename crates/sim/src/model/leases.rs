@@ -31,7 +31,8 @@ impl Model {
         let wanted = &self.wanted[&tag];
         ensure!(wanted.task.payload == body.payload, "T1", "task {id} has another payload than pushed");
         ensure!(
-            wanted.task.metadata == body.metadata && wanted.task.priority == body.priority,
+            wanted.task.metadata == body.metadata
+                && wanted.task.priority.unwrap_or_default() == body.priority,
             "T1",
             "task {id} has other metadata or priority than pushed"
         );
@@ -165,12 +166,9 @@ impl Model {
         let settled = match answer {
             Ok(settled) => settled,
             Err(Refusal::NotFound(_)) => return self.absent(*id, latest, reached),
-            Err(refusal @ (Refusal::TooManyQueues(_) | Refusal::RequestReused { .. })) => {
-                return Err(Violation::new("T1", format!("a settlement is answered with {refusal}")));
-            }
             Err(refusal) => {
                 let lost = matches!(refusal, Refusal::LeaseLost { .. });
-                ensure!(lost, "P3", "task {id}: {verdict:?} is answered by {refusal}");
+                ensure!(lost, "T1", "task {id}: {verdict:?} is answered by {refusal}");
                 reached.reach("stale settlement refused");
                 if let Some(lease) = current {
                     let ended = lease.over || !lease.sure || lease.until <= latest || task.dead;
@@ -212,7 +210,7 @@ impl Model {
         );
         let attempts_left = task.failures + 1 < task.max_attempts;
         match (verdict, settled) {
-            (Verdict::Ack, Settled::Acked) => {
+            (Verdict::Ack | Verdict::AckWith { .. }, Settled::Acked) => {
                 self.acks.sure += 1;
                 (lease.over, task.end) = (true, Some(End::Acked));
             }
@@ -237,7 +235,9 @@ impl Model {
                 );
                 (lease.over, lease.counted, task.due) = (true, Some(false), Some(*at));
             }
-            (Verdict::Extend { .. }, Settled::Extended(until)) => lease.until = *until,
+            (Verdict::Extend { .. } | Verdict::ExtendWith { .. }, Settled::Extended(until)) => {
+                lease.until = *until
+            }
             _ => {
                 return Err(Violation::new(
                     "P3",
@@ -252,9 +252,9 @@ impl Model {
     pub fn settle_unknown(&mut self, settlement: &Settlement) {
         let Settlement { id, token, verdict } = settlement;
         match verdict {
-            Verdict::Ack => self.acks.unknown += 1,
-            Verdict::Nack { .. } => self.nacks.unknown += 1,
-            Verdict::Release { .. } | Verdict::Extend { .. } => {}
+            Verdict::Ack | Verdict::AckWith { .. } => self.acks.unknown += 1,
+            Verdict::Nack { .. } | Verdict::NackDead { .. } => self.nacks.unknown += 1,
+            Verdict::Release { .. } | Verdict::Extend { .. } | Verdict::ExtendWith { .. } => {}
         }
         let Some(task) = self.tasks.get_mut(id) else { return };
         let Some(lease) = task.lease.as_mut().filter(|lease| lease.token == *token && !lease.over) else {
@@ -262,10 +262,10 @@ impl Model {
         };
         lease.sure = false;
         match verdict {
-            Verdict::Ack => task.maybe_acked = true,
+            Verdict::Ack | Verdict::AckWith { .. } => task.maybe_acked = true,
             // It may be due at another time, and may be dead.
-            Verdict::Nack { .. } | Verdict::Release { .. } => task.due = None,
-            Verdict::Extend { .. } => {}
+            Verdict::Nack { .. } | Verdict::NackDead { .. } | Verdict::Release { .. } => task.due = None,
+            Verdict::Extend { .. } | Verdict::ExtendWith { .. } => {}
         }
     }
 }

@@ -93,6 +93,8 @@ impl Model {
                     );
                 }
                 TaskState::Dead { .. } => {}
+                // No queue of the workload keeps finished tasks.
+                TaskState::Finished { .. } => ensure!(false, "T1", "task {id} is kept: {:?}", info.state),
             }
         } else if task.lease.is_none() && info.deliveries == 0 {
             let waits =

@@ -7,7 +7,7 @@ use z4_host::{Budget, Delivery};
 use z4_tasks::Body;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
 use z4_tasks::outcome::{Pick, Refusal, Settled};
-use z4_types::{Duration, Millis, Priority, ShardId, TaskId, Token};
+use z4_types::{Duration, Millis, ShardId, TaskId, Token};
 
 use super::Model;
 use crate::checks::Checked;
@@ -24,7 +24,7 @@ fn new_task(due: Due) -> NewTask {
         payload: Bytes::copy_from_slice(&7u64.to_le_bytes()),
         metadata: Vec::new(),
         due,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: Some(3),
         retry: None,
         ttl: None,
@@ -55,7 +55,7 @@ fn deliver(model: &mut Model, reached: &mut Reached, now: u64, token: u64, deliv
     let body = Body {
         payload: task.payload,
         metadata: task.metadata,
-        priority: task.priority,
+        priority: task.priority.unwrap_or_default(),
         created_at: Millis(100),
         max_attempts: 3,
         expires_at: None,

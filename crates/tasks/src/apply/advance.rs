@@ -1,7 +1,7 @@
 //! Advance: what time alone has ended.
 //!
 //! First TTLs, so that an expired task is not delivered once more; then leases that ran out, each a failure, the task due
-//! again at once; then requests out of the window.
+//! again at once; then requests out of the window, and finished tasks out of their retention.
 //!
 //! # Invariants
 //! - At most `limit` rows are handled, whatever has piled up; `more` says that another Advance is due.
@@ -15,7 +15,7 @@ use crate::codec::Malformed;
 use crate::head::{First, Head, Point};
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Settled};
-use crate::rows::{Phase, State, Texts, key};
+use crate::rows::{OwnedTexts, Phase, State, Texts, key};
 use crate::{Fault, Read, Store};
 
 /// Most rows one Advance handles, whatever it asks for: keeps an entry's work within a few milliseconds.
@@ -50,7 +50,8 @@ impl Machine {
         }
         left -= lapsed.len() as u32;
 
-        self.evict(store, left)?;
+        left -= self.evict(store, left)?;
+        self.evict_finished(store, left)?;
         let due = |first: Option<Millis>| first.is_some_and(|at| at <= now);
         // Requests left over are not urgent: every entry evicts some, and `next_deadline` tells when to come for them.
         let more = due(self.first_ttl(store)?) || due(self.first_lease(store)?);
@@ -68,10 +69,10 @@ impl Machine {
                 "lease {token} names task {id}, which is not leased under it"
             )));
         }
-        let consumer = texts.consumer.to_owned();
+        let before = OwnedTexts::from(texts);
         drop(value);
-        let last_error = [LAPSED[0], &consumer, LAPSED[1]].concat();
-        let texts = Texts { consumer: &consumer, last_error: &last_error };
+        let last_error = [LAPSED[0], &before.consumer, LAPSED[1]].concat();
+        let texts = Texts { last_error: &last_error, ..before.as_texts() };
         let settled = self.fail(store, id, &state, Again::Now, texts)?;
         self.queue_mut(state.queue)?.stats.lease_expired += 1;
         Ok(settled)

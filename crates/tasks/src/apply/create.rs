@@ -1,55 +1,69 @@
 //! Create: new tasks, or the answer their first create was given.
+//!
+//! What a task leaves open is answered here, by the settings of its queue as they are now, and stays with it.
 
-use z4_types::TaskId;
-use z4_types::limits::QUEUES_PER_SHARD_MAX;
+use std::sync::Arc;
 
-use crate::codec::{Item, RawCreate};
+use z4_types::limits::{MAX_ATTEMPTS_DEFAULT, QUEUES_PER_SHARD_MAX};
+use z4_types::{Duration, Priority, TaskId};
+
+use crate::codec::{Item, List, RawCreate};
+use crate::command::Retry;
 use crate::dedup::Memory;
 use crate::index::Found;
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Refusal};
 use crate::rows::key::{self, Scope};
-use crate::rows::{State, write_body};
+use crate::rows::{Defaults, State, write_body};
+use crate::settings::Effective;
 use crate::{Fault, Store};
+
+/// Stands for a task that was refused, where the answer to a batch is remembered.
+const REFUSED: TaskId = TaskId(0);
 
 impl Machine {
     pub(super) fn create(&mut self, store: &mut dyn Store, command: RawCreate<'_>) -> Result<Outcome, Fault> {
-        let mut stale = None;
+        let (mut stale, mut known) = (None, Vec::new());
         if let Some(request) = command.request {
             match self.recall(store, Scope::Batch, request)? {
                 // The answer of another batch is no answer to this one.
-                Memory::Answered(ids) if ids.len() != command.items.len() => {
-                    let refusal = Refusal::RequestReused { then: ids.len(), now: command.items.len() };
+                Memory::Answered(answer) if answer.ids.len() != command.items.len() => {
+                    let refusal = Refusal::RequestReused { then: answer.ids.len(), now: command.items.len() };
                     return Ok(Outcome::Created(vec![Err(refusal); command.items.len()]));
                 }
-                Memory::Answered(ids) => return Ok(Outcome::Created(ids.into_iter().map(Ok).collect())),
+                Memory::Answered(answer) if !answer.ids.contains(&REFUSED) => {
+                    return Ok(Outcome::Created(answer.ids.into_iter().map(Ok).collect()));
+                }
+                // Some were refused: they are tried again, the others are not.
+                Memory::Answered(answer) => (stale, known) = (Some(answer.at), answer.ids),
                 Memory::Stale(at) => stale = Some(at),
                 Memory::Nothing => {}
             }
         }
-        let mut items = command.items;
-        if !self.names.contains_key(command.queue) && self.queues.len() >= QUEUES_PER_SHARD_MAX {
+        if !self.names.contains_key(command.queue) && self.names.len() >= QUEUES_PER_SHARD_MAX {
             // Not remembered: the same request may succeed where there is room.
-            let refusal = Refusal::TooManyQueues(self.queues.len());
-            let mut refused = Vec::with_capacity(items.len());
-            while items.next_item()?.is_some() {
-                refused.push(Err(refusal.clone()));
-            }
-            return Ok(Outcome::Created(refused));
+            return refuse_all(command.items, &Refusal::TooManyQueues(self.names.len()));
         }
+        let mut items = command.items;
         let mut created = Vec::with_capacity(items.len());
-        let mut repeats = false;
+        // Ids that follow each other are remembered in fewer bytes.
+        let mut in_a_row = known.is_empty();
+        let mut new = false;
         let mut queue = None;
         while let Some(item) = items.next_item()? {
+            if let Some(id) = known.get(created.len()).filter(|id| **id != REFUSED) {
+                created.push(Ok(*id));
+                continue;
+            }
             let mut item_stale = None;
             if let Some(request) = item.request {
                 match self.recall(store, Scope::Task, request)? {
-                    Memory::Answered(ids) => {
-                        let first = ids
-                            .first()
-                            .ok_or_else(|| Fault::corrupt("a task's request row names no task"))?;
+                    Memory::Answered(answer) => {
+                        let first = answer.ids.first();
+                        let first =
+                            first.ok_or_else(|| Fault::corrupt("a task's request row names no task"))?;
                         created.push(Ok(*first));
-                        repeats = true;
+                        (in_a_row, new) = (false, true);
                         continue;
                     }
                     Memory::Stale(at) => item_stale = Some(at),
@@ -57,31 +71,92 @@ impl Machine {
                 }
             }
             // Made only now: a create that is all repeats, or empty, makes no queue.
-            let queue = *queue.get_or_insert_with(|| self.intern(store, command.queue));
-            let id = self.create_one(store, queue, &item)?;
+            let (number, effective) = match &queue {
+                Some((number, effective)) => (*number, effective),
+                None => {
+                    let number = self.intern(store, command.queue);
+                    let found = queue.insert((number, Arc::clone(&self.queue(number)?.effective)));
+                    (number, &found.1)
+                }
+            };
+            if let Some(refusal) = self.backlog_full(number, effective)? {
+                created.push(Err(refusal));
+                in_a_row = false;
+                continue;
+            }
+            let id = self.create_one(store, number, effective, item)?;
             if let Some(request) = item.request {
                 self.remember(store, Scope::Task, request, item_stale, std::iter::once(id), Some(id));
             }
             created.push(Ok(id));
+            new = true;
         }
-        if let Some(request) = command.request {
+        // A batch of which nothing was taken is not remembered: nothing could be made twice.
+        if let Some(request) = command.request
+            && (new || created.is_empty())
+        {
             let first = created.first().and_then(|result| result.as_ref().ok()).copied();
-            let ids = created.iter().map(|result| *result.as_ref().expect("a create refuses no task"));
-            self.remember(store, Scope::Batch, request, stale, ids, first.filter(|_| !repeats));
+            let ids = created.iter().map(|result| result.as_ref().copied().unwrap_or(REFUSED));
+            self.remember(store, Scope::Batch, request, stale, ids, first.filter(|_| in_a_row));
         }
         Ok(Outcome::Created(created))
     }
 
-    fn create_one(&mut self, store: &mut dyn Store, queue: u32, item: &Item<'_>) -> Result<TaskId, Fault> {
+    /// Returns the refusal of one more task, if the queue may take none.
+    fn backlog_full(&self, number: u32, effective: &Effective) -> Result<Option<Refusal>, Fault> {
+        let Some(limit) = effective.max_backlog else { return Ok(None) };
+        let queue = self.queue(number)?;
+        let is_full = queue.stats.backlog() >= limit;
+        Ok(is_full.then(|| Refusal::BacklogFull { queue: queue.name.clone(), limit }))
+    }
+
+    fn create_one(
+        &mut self,
+        store: &mut dyn Store,
+        queue: u32,
+        effective: &Effective,
+        mut item: Item<'_>,
+    ) -> Result<TaskId, Fault> {
         let id = TaskId::new(self.meta.now, self.shard, self.meta.next_counter);
         self.meta.next_counter += 1;
+        let defaults = self.defaults(effective, &item);
         self.buffer.clear();
-        write_body(queue, item, &mut self.buffer);
+        write_body(queue, &defaults, &item, &mut self.buffer);
         store.insert(&key::body(id), &self.buffer);
-        let state = State::pristine(id, queue, item);
+        defaults.fill(&mut item);
+        let state = State::pristine(id, queue, &item);
         self.note_ttl(store, id, state.ttl_at);
         self.schedule(store, id, &Found { state, has_state: false })?;
         self.queue_mut(queue)?.stats.pushed += 1;
         Ok(id)
     }
+
+    /// Returns what the queue answers where the task leaves it open, as far as it differs from what z4 answers.
+    fn defaults(&self, effective: &Effective, item: &Item<'_>) -> Defaults {
+        if std::ptr::eq(effective, &*self.standard) {
+            // The usual queue, of which nothing is set.
+            return Defaults::default();
+        }
+        let now = self.meta.now;
+        Defaults {
+            priority: Some(effective.priority)
+                .filter(|priority| item.priority.is_none() && *priority != Priority::default()),
+            // From when it is due: a task is not ended before anybody could have had it.
+            ttl: effective
+                .ttl
+                .filter(|_| item.ttl.is_none())
+                .map(|ttl| Duration(item.deliver_at(now).since(now).0.saturating_add(ttl.0))),
+            max_attempts: Some(effective.max_attempts)
+                .filter(|max| item.max_attempts.is_none() && *max != MAX_ATTEMPTS_DEFAULT),
+            retry: Some(effective.retry).filter(|retry| item.retry.is_none() && *retry != Retry::default()),
+        }
+    }
+}
+
+fn refuse_all(mut items: List<'_>, refusal: &Refusal) -> Result<Outcome, Fault> {
+    let mut refused = Vec::with_capacity(items.len());
+    while items.next_item()?.is_some() {
+        refused.push(Err(refusal.clone()));
+    }
+    Ok(Outcome::Created(refused))
 }

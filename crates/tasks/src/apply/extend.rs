@@ -1,8 +1,9 @@
-//! Extend: the consumer is still at it.
+//! Extend: the consumer is still at it, and may say how far.
 
-use z4_types::limits::{LEASE_MS_MAX, LEASE_MS_MIN};
+use z4_types::limits::{LEASE_MS_MAX, LEASE_MS_MIN, PROGRESS_BYTES_MAX};
 use z4_types::{Duration, TaskId};
 
+use crate::codec::cut;
 use crate::machine::Machine;
 use crate::outcome::Settled;
 use crate::rows::{State, Texts};
@@ -10,26 +11,23 @@ use crate::{Fault, Store};
 
 impl Machine {
     /// Sets the end of a lease, which was checked, to `ttl` from now; shorter than before if so asked, but never
-    /// shorter than a new lease could be. The token stays.
+    /// shorter than a new lease could be. The token stays. Progress, if told, replaces what was told before.
     pub(super) fn extend(
         &mut self,
         store: &mut dyn Store,
         id: TaskId,
         state: &State,
         ttl: Duration,
+        progress: Option<&str>,
     ) -> Result<Settled, Fault> {
         let until = self.meta.now + Duration(ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX));
-        if until != state.at {
-            let (consumer, last_error) = self.texts(store, id)?;
+        if until != state.at || progress.is_some() {
+            let before = self.texts(store, id)?;
+            let progress = progress.map_or(&*before.progress, |progress| cut(progress, PROGRESS_BYTES_MAX));
+            let texts = Texts { progress, ..before.as_texts() };
             self.end_lease(store, state)?;
             let state = State { at: until, ..*state };
-            self.write_state(
-                store,
-                id,
-                &state,
-                Texts { consumer: &consumer, last_error: &last_error },
-                false,
-            );
+            self.write_state(store, id, &state, texts, false);
             // Not fresh: a lease may be extended back to an end it had before.
             self.start_lease(store, id, &state, false)?;
         }

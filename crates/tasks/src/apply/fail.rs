@@ -20,6 +20,8 @@ pub(super) enum Again {
     After(Duration),
     /// At once.
     Now,
+    /// It is dead, whatever attempts it had left.
+    Never,
 }
 
 impl Machine {
@@ -35,7 +37,7 @@ impl Machine {
         self.end_lease(store, leased)?;
         let mut state = State { failures: leased.failures.saturating_add(1), ..*leased };
         let (max_attempts, policy) = policy(store, id)?;
-        if state.failures >= max_attempts {
+        if matches!(again, Again::Never) || state.failures >= max_attempts {
             self.forget_ttl(store, id, state.ttl_at);
             (state.phase, state.at, state.ttl_at) = (Phase::Dead, self.meta.now, Millis::NEVER);
             self.write_state(store, id, &state, texts, false);
@@ -45,7 +47,7 @@ impl Machine {
         let wait = match again {
             Again::ByPolicy => retry::wait(&policy, state.failures, id),
             Again::After(delay) => delay,
-            Again::Now => Duration(0),
+            Again::Now | Again::Never => Duration(0),
         };
         let due = self.meta.now + wait;
         self.wait_again(store, id, &mut state, due, texts).map(Settled::Retried)

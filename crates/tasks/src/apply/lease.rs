@@ -5,6 +5,7 @@
 //!
 //! # Invariants
 //! - Never a task whose `deliver_at` lies after shard time (P2); never one that is leased (P3): it has no schedule row.
+//! - Never from a paused queue.
 //! - Work is bounded: at most `LEASE_TASKS_MAX` picks and as many expired tasks.
 
 use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, LEASE_TASKS_MAX};
@@ -64,10 +65,21 @@ impl Budget {
 impl Machine {
     pub(super) fn lease(&mut self, store: &mut dyn Store, command: &RawLease<'_>) -> Result<Outcome, Fault> {
         let now = self.meta.now;
-        let until = now + Duration(command.ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX));
-        let Some(&queue) = self.names.get(command.queue) else {
-            let queue = QueueName::new(command.queue).expect("validated when the entry was read");
-            return Ok(Outcome::Leased(Leased { queue, until, picks: Vec::new() }));
+        let named = self.named(command.queue);
+        let ttl = match command.ttl {
+            Duration(0) => match named {
+                Some((_, queue)) => queue.effective.lease_duration,
+                None => self.resolve(command.queue, None).lease_duration,
+            },
+            ttl => ttl,
+        };
+        let until = now + Duration(ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX));
+        let queue = match named {
+            Some((number, queue)) if !queue.is_paused() => number,
+            _ => {
+                let queue = QueueName::new(command.queue).expect("validated when the entry was read");
+                return Ok(Outcome::Leased(Leased { queue, until, picks: Vec::new() }));
+            }
         };
         let mut budget = Budget {
             now,
@@ -78,7 +90,7 @@ impl Machine {
             spent: false,
         };
         let mut candidates = Vec::new();
-        for line in self.queues[queue as usize].lines.iter().filter(|line| line.waiting > 0) {
+        for line in self.queue(queue)?.lines.iter().filter(|line| line.waiting > 0) {
             collect(store, queue, line, &mut budget, &mut candidates)?;
             if budget.spent {
                 break;
@@ -93,7 +105,7 @@ impl Machine {
                 picks.push(self.deliver(store, queue, &candidate, until, consumer)?);
             }
         }
-        let name = self.queues[queue as usize].name.clone();
+        let name = self.queue(queue)?.name.clone();
         Ok(Outcome::Leased(Leased { queue: name, until, picks }))
     }
 
@@ -118,6 +130,8 @@ impl Machine {
             token: self.next_token(),
             at: until,
             ttl_at: row.ttl_at,
+            revision: 0,
+            result_bytes: None,
         };
         self.unschedule(store, id, &state)?;
         if row.has_state {
@@ -127,13 +141,14 @@ impl Machine {
             let (before, texts) = State::read(&value)?;
             state.deliveries = before.deliveries.saturating_add(1);
             state.failures = before.failures;
+            state.revision = before.revision.saturating_add(1);
             self.buffer.clear();
-            state.write(Texts { consumer, last_error: texts.last_error }, &mut self.buffer);
+            state.write(Texts { consumer, ..texts }, &mut self.buffer);
             drop(value);
             store.put(&key::state(id), &self.buffer);
         } else {
             state.deliveries = 1;
-            self.write_state(store, id, &state, Texts { consumer, last_error: "" }, true);
+            self.write_state(store, id, &state, Texts { consumer, ..Texts::default() }, true);
         }
         self.start_lease(store, id, &state, true)?;
         let stats = &mut self.queue_mut(queue)?.stats;
@@ -154,7 +169,7 @@ impl Machine {
         let found: Found = self
             .find(store, id)?
             .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which is gone")))?;
-        self.remove(store, id, &found)?;
+        self.end(store, id, &found, Phase::Expired, None)?;
         self.queue_mut(found.state.queue)?.stats.expired += 1;
         Ok(())
     }

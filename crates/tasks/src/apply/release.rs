@@ -7,7 +7,7 @@ use z4_types::{Duration, TaskId};
 
 use crate::machine::Machine;
 use crate::outcome::Settled;
-use crate::rows::{State, Texts};
+use crate::rows::State;
 use crate::{Fault, Store};
 
 impl Machine {
@@ -19,10 +19,9 @@ impl Machine {
         state: &State,
         delay: Duration,
     ) -> Result<Settled, Fault> {
-        let (consumer, last_error) = self.texts(store, id)?;
+        let texts = self.texts(store, id)?;
         self.end_lease(store, state)?;
-        let texts = Texts { consumer: &consumer, last_error: &last_error };
         let due = if delay.0 == 0 { state.deliver_at } else { self.meta.now + delay };
-        self.wait_again(store, id, &mut { *state }, due, texts).map(Settled::Released)
+        self.wait_again(store, id, &mut { *state }, due, texts.as_texts()).map(Settled::Released)
     }
 }

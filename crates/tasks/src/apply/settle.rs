@@ -3,8 +3,7 @@
 //! A lease is over when shard time reaches its end, whether or not an Advance has ended it yet: leases are judged by
 //! the shard's own logged time (P12), and a late ack must not depend on how busy the leader was.
 
-use z4_types::TaskId;
-
+use super::fail::Again;
 use crate::codec::{List, RawSettlement, RawVerdict};
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Refusal};
@@ -23,10 +22,14 @@ impl Machine {
             results.push(match self.held(store, &settlement)? {
                 Err(refusal) => Err(refusal),
                 Ok(state) => Ok(match verdict {
-                    RawVerdict::Ack => self.ack(store, id, &state)?,
-                    RawVerdict::Nack { delay, reason } => self.nack(store, id, &state, delay, reason)?,
+                    RawVerdict::Ack { result } => self.ack(store, id, &state, result)?,
+                    RawVerdict::Nack { delay, reason } => {
+                        let again = delay.map_or(Again::ByPolicy, Again::After);
+                        self.nack(store, id, &state, again, reason)?
+                    }
+                    RawVerdict::NackDead { reason } => self.nack(store, id, &state, Again::Never, reason)?,
                     RawVerdict::Release { delay } => self.release(store, id, &state, delay)?,
-                    RawVerdict::Extend { ttl } => self.extend(store, id, &state, ttl)?,
+                    RawVerdict::Extend { ttl, progress } => self.extend(store, id, &state, ttl, progress)?,
                 }),
             });
         }
@@ -45,18 +48,13 @@ impl Machine {
             if state.phase == Phase::Leased && state.token == token && self.meta.now < state.at {
                 return Ok(Ok(state));
             }
+            if state.phase.is_finished() {
+                // Kept for those who look, gone for those who settle: a repeated ack reads the same either way.
+                return Ok(Err(Refusal::NotFound(id)));
+            }
         } else if store.get(&key::body(id))?.is_none() {
             return Ok(Err(Refusal::NotFound(id)));
         }
         Ok(Err(Refusal::LeaseLost { id, token }))
-    }
-
-    /// Returns the consumer and last error of a task, which has a state row.
-    pub(super) fn texts(&self, store: &dyn Store, id: TaskId) -> Result<(String, String), Fault> {
-        let value = store
-            .get(&key::state(id))?
-            .ok_or_else(|| Fault::corrupt(format!("task {id} lost its state row")))?;
-        let (_, texts) = State::read(&value)?;
-        Ok((texts.consumer.to_owned(), texts.last_error.to_owned()))
     }
 }

@@ -12,7 +12,9 @@ const MAX_ATTEMPTS: u8 = 4;
 const RETRY: u8 = 8;
 const TTL: u8 = 16;
 const REQUEST: u8 = 32;
-const KNOWN: u8 = DUE_AT | DUE_AFTER | MAX_ATTEMPTS | RETRY | TTL | REQUEST;
+/// The creator named no priority; the byte is there all the same.
+const OPEN_PRIORITY: u8 = 64;
+const KNOWN: u8 = DUE_AT | DUE_AFTER | MAX_ATTEMPTS | RETRY | TTL | REQUEST | OPEN_PRIORITY;
 
 /// Fewest bytes of an item: flags, priority, pair count, payload length.
 pub(crate) const ITEM_BYTES_MIN: usize = 10;
@@ -23,7 +25,7 @@ pub(crate) struct Item<'a> {
     /// All bytes of the item.
     pub(crate) raw: &'a [u8],
     pub(crate) due: Due,
-    pub(crate) priority: Priority,
+    pub(crate) priority: Option<Priority>,
     pub(crate) max_attempts: Option<u32>,
     pub(crate) retry: Option<Retry>,
     pub(crate) ttl: Option<Duration>,
@@ -41,7 +43,8 @@ impl<'a> Item<'a> {
         if flags & !KNOWN != 0 {
             return Err(Malformed("unknown item flags"));
         }
-        let priority = Priority(reader.u8("item priority")?);
+        let named = Priority(reader.u8("item priority")?);
+        let priority = (flags & OPEN_PRIORITY == 0).then_some(named);
         let due = match flags & (DUE_AT | DUE_AFTER) {
             0 => Due::Now,
             DUE_AT => Due::At(Millis(reader.u64("deliver_at")?)),
@@ -49,16 +52,7 @@ impl<'a> Item<'a> {
             _ => return Err(Malformed("both deliver_at and delay")),
         };
         let max_attempts = if flags & MAX_ATTEMPTS != 0 { Some(reader.u32("max_attempts")?) } else { None };
-        let retry = if flags & RETRY != 0 {
-            Some(Retry {
-                initial: Duration(reader.u64("retry initial")?),
-                cap: Duration(reader.u64("retry cap")?),
-                multiplier_percent: reader.u32("retry multiplier")?,
-                jitter_percent: reader.u8("retry jitter")?,
-            })
-        } else {
-            None
-        };
+        let retry = if flags & RETRY != 0 { Some(read_retry(reader)?) } else { None };
         let ttl = if flags & TTL != 0 { Some(Duration(reader.u64("ttl")?)) } else { None };
         let request = if flags & REQUEST != 0 { Some(RequestId(reader.u128("item request")?)) } else { None };
         let pairs = reader.u32("metadata pairs")?;
@@ -115,6 +109,24 @@ impl<'a> Item<'a> {
     }
 }
 
+/// Appends a retry policy.
+pub(crate) fn put_retry(out: &mut Vec<u8>, retry: &Retry) {
+    put_u64(out, retry.initial.0);
+    put_u64(out, retry.cap.0);
+    put_u32(out, retry.multiplier_percent);
+    out.push(retry.jitter_percent);
+}
+
+/// Reads a retry policy.
+pub(crate) fn read_retry(reader: &mut Reader<'_>) -> Result<Retry, Malformed> {
+    Ok(Retry {
+        initial: Duration(reader.u64("retry initial")?),
+        cap: Duration(reader.u64("retry cap")?),
+        multiplier_percent: reader.u32("retry multiplier")?,
+        jitter_percent: reader.u8("retry jitter")?,
+    })
+}
+
 /// Appends the bytes of `task`.
 pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     let mut flags = match task.due {
@@ -126,8 +138,9 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     flags |= if task.retry.is_some() { RETRY } else { 0 };
     flags |= if task.ttl.is_some() { TTL } else { 0 };
     flags |= if task.request.is_some() { REQUEST } else { 0 };
+    flags |= if task.priority.is_none() { OPEN_PRIORITY } else { 0 };
     out.push(flags);
-    out.push(task.priority.0);
+    out.push(task.priority.unwrap_or_default().0);
     match task.due {
         Due::Now => {}
         Due::At(at) => put_u64(out, at.0),
@@ -137,10 +150,7 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
         put_u32(out, max_attempts);
     }
     if let Some(retry) = &task.retry {
-        put_u64(out, retry.initial.0);
-        put_u64(out, retry.cap.0);
-        put_u32(out, retry.multiplier_percent);
-        out.push(retry.jitter_percent);
+        put_retry(out, retry);
     }
     if let Some(ttl) = task.ttl {
         put_u64(out, ttl.0);

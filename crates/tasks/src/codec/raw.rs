@@ -4,31 +4,56 @@ use z4_types::{Duration, QueueName, RequestId, TaskId, Token};
 
 use super::item::{ITEM_BYTES_MIN, Item};
 use super::reader::{Malformed, Reader};
-use crate::command::{Command, Settlement, Verdict};
+use bytes::Bytes;
+
+use super::{queue, update};
+use crate::command::{Command, Pause, Purge, SetQueue, Settlement, Target, UpdateTask, Verdict};
+use crate::settings::Policies;
 
 pub(super) const CREATE: u8 = 1;
 pub(super) const LEASE: u8 = 2;
 pub(super) const SETTLE: u8 = 3;
 pub(super) const CANCEL: u8 = 4;
 pub(super) const ADVANCE: u8 = 5;
+pub(super) const SET_QUEUE: u8 = 6;
+pub(super) const DELETE_QUEUE: u8 = 7;
+pub(super) const SET_POLICIES: u8 = 8;
+pub(super) const PAUSE: u8 = 9;
+pub(super) const PURGE: u8 = 10;
+pub(super) const CANCEL_IF: u8 = 11;
+pub(super) const REDRIVE: u8 = 12;
+pub(super) const UPDATE: u8 = 13;
+pub(super) const RUN_NOW: u8 = 14;
 
 pub(super) const ACK: u8 = 1;
 pub(super) const NACK: u8 = 2;
 pub(super) const NACK_DELAY: u8 = 3;
 pub(super) const RELEASE: u8 = 4;
 pub(super) const EXTEND: u8 = 5;
+pub(super) const ACK_WITH: u8 = 6;
+pub(super) const EXTEND_WITH: u8 = 7;
+pub(super) const NACK_DEAD: u8 = 8;
 
 /// Fewest bytes of a settlement: id, token, verdict.
 const SETTLEMENT_BYTES_MIN: usize = 25;
 
-/// A command whose lists are still bytes.
-#[derive(Debug, Clone, Copy)]
+/// A command whose lists are still bytes. The rare ones, which act on whole queues, are read into values.
+#[derive(Debug, Clone)]
 pub(crate) enum Raw<'a> {
     Create(RawCreate<'a>),
     Lease(RawLease<'a>),
     Settle(List<'a>),
     Cancel(List<'a>),
     Advance { limit: u32 },
+    SetQueue(Box<SetQueue>),
+    DeleteQueue { queue: &'a str, etag: Option<u64> },
+    SetPolicies(Box<Policies>),
+    Pause(Box<Pause>),
+    Purge(Box<Purge>),
+    CancelIf(List<'a>),
+    Redrive(List<'a>),
+    Update(Box<UpdateTask>),
+    RunNow(List<'a>),
 }
 
 /// A create whose items are still bytes.
@@ -62,10 +87,11 @@ pub(crate) struct RawSettlement<'a> {
 /// See [`Verdict`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RawVerdict<'a> {
-    Ack,
+    Ack { result: Option<&'a [u8]> },
     Nack { delay: Option<Duration>, reason: &'a str },
+    NackDead { reason: &'a str },
     Release { delay: Duration },
-    Extend { ttl: Duration },
+    Extend { ttl: Duration, progress: Option<&'a str> },
 }
 
 /// A counted list whose elements are still bytes.
@@ -110,6 +136,18 @@ impl<'a> List<'a> {
         self.next(|reader| reader.u128("task id").map(TaskId))
     }
 
+    pub(crate) fn next_cancel_if(&mut self) -> Result<Option<(TaskId, u64)>, Malformed> {
+        self.next(|reader| Ok((TaskId(reader.u128("task id")?), reader.u64("etag")?)))
+    }
+
+    pub(crate) fn next_target(&mut self) -> Result<Option<Target>, Malformed> {
+        self.next(update::read_target)
+    }
+
+    pub(crate) fn next_redrive(&mut self) -> Result<Option<(Target, Duration)>, Malformed> {
+        self.next(|reader| Ok((update::read_target(reader)?, Duration(reader.u64("delay")?))))
+    }
+
     pub(crate) fn next_settlement(&mut self) -> Result<Option<RawSettlement<'a>>, Malformed> {
         self.next(RawSettlement::read)
     }
@@ -120,14 +158,23 @@ impl<'a> RawSettlement<'a> {
         let id = TaskId(reader.u128("task id")?);
         let token = Token(reader.u64("token")?);
         let verdict = match reader.u8("verdict")? {
-            ACK => RawVerdict::Ack,
+            ACK => RawVerdict::Ack { result: None },
+            ACK_WITH => {
+                let len = reader.u32("result length")? as usize;
+                RawVerdict::Ack { result: Some(reader.bytes(len, "result")?) }
+            }
             NACK => RawVerdict::Nack { delay: None, reason: reader.long_text("reason")? },
             NACK_DELAY => RawVerdict::Nack {
                 delay: Some(Duration(reader.u64("delay")?)),
                 reason: reader.long_text("reason")?,
             },
             RELEASE => RawVerdict::Release { delay: Duration(reader.u64("delay")?) },
-            EXTEND => RawVerdict::Extend { ttl: Duration(reader.u64("ttl")?) },
+            EXTEND => RawVerdict::Extend { ttl: Duration(reader.u64("ttl")?), progress: None },
+            EXTEND_WITH => RawVerdict::Extend {
+                ttl: Duration(reader.u64("ttl")?),
+                progress: Some(reader.long_text("progress")?),
+            },
+            NACK_DEAD => RawVerdict::NackDead { reason: reader.long_text("reason")? },
             _ => return Err(Malformed("unknown verdict")),
         };
         Ok(Self { id, token, verdict })
@@ -135,23 +182,30 @@ impl<'a> RawSettlement<'a> {
 
     fn to_settlement(self) -> Settlement {
         let verdict = match self.verdict {
-            RawVerdict::Ack => Verdict::Ack,
+            RawVerdict::Ack { result: None } => Verdict::Ack,
+            RawVerdict::Ack { result: Some(result) } => {
+                Verdict::AckWith { result: Bytes::copy_from_slice(result) }
+            }
+            RawVerdict::NackDead { reason } => Verdict::NackDead { reason: reason.to_owned() },
             RawVerdict::Nack { delay, reason } => Verdict::Nack { delay, reason: reason.to_owned() },
             RawVerdict::Release { delay } => Verdict::Release { delay },
-            RawVerdict::Extend { ttl } => Verdict::Extend { ttl },
+            RawVerdict::Extend { ttl, progress: None } => Verdict::Extend { ttl },
+            RawVerdict::Extend { ttl, progress: Some(progress) } => {
+                Verdict::ExtendWith { ttl, progress: progress.to_owned() }
+            }
         };
         Settlement { id: self.id, token: self.token, verdict }
     }
 }
 
-fn queue_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
+pub(super) fn queue_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
     let len = reader.u8("queue name length")?;
     let name = reader.text(len.into(), "queue name")?;
     QueueName::validate(name).map_err(|_| Malformed("queue name is not valid"))?;
     Ok(name)
 }
 
-fn owned_queue(name: &str) -> QueueName {
+pub(super) fn owned_queue(name: &str) -> QueueName {
     QueueName::new(name).expect("validated when read")
 }
 
@@ -187,12 +241,23 @@ impl<'a> Raw<'a> {
                 reader.end("bytes behind an advance")?;
                 Ok(Self::Advance { limit })
             }
+            SET_QUEUE => queue::read_set(reader).map(|set| Self::SetQueue(Box::new(set))),
+            DELETE_QUEUE => queue::read_delete(reader).map(|(queue, etag)| Self::DeleteQueue { queue, etag }),
+            SET_POLICIES => {
+                queue::read_policies(reader).map(|policies| Self::SetPolicies(Box::new(policies)))
+            }
+            PAUSE => queue::read_pause(reader).map(|pause| Self::Pause(Box::new(pause))),
+            PURGE => queue::read_purge(reader).map(|purge| Self::Purge(Box::new(purge))),
+            CANCEL_IF => Ok(Self::CancelIf(List::read(reader, 24)?)),
+            REDRIVE => Ok(Self::Redrive(List::read(reader, update::TARGET_BYTES_MIN + 8)?)),
+            UPDATE => update::read_update(reader).map(|update| Self::Update(Box::new(update))),
+            RUN_NOW => Ok(Self::RunNow(List::read(reader, update::TARGET_BYTES_MIN)?)),
             _ => Err(Malformed("unknown command kind")),
         }
     }
 
     /// Returns the command as its proposer built it.
-    pub(super) fn to_command(self) -> Result<Command, Malformed> {
+    pub(super) fn into_command(self) -> Result<Command, Malformed> {
         Ok(match self {
             Self::Create(RawCreate { queue, request, mut items }) => {
                 let mut tasks = Vec::with_capacity(items.len());
@@ -223,6 +288,33 @@ impl<'a> Raw<'a> {
                 Command::Cancel(ids)
             }
             Self::Advance { limit } => Command::Advance { limit },
+            Self::SetQueue(set) => Command::SetQueue(set),
+            Self::DeleteQueue { queue, etag } => Command::DeleteQueue { queue: owned_queue(queue), etag },
+            Self::SetPolicies(policies) => Command::SetPolicies(*policies),
+            Self::Pause(pause) => Command::Pause(*pause),
+            Self::Purge(purge) => Command::Purge(*purge),
+            Self::CancelIf(mut list) => {
+                let mut tasks = Vec::with_capacity(list.len());
+                while let Some(task) = list.next_cancel_if()? {
+                    tasks.push(task);
+                }
+                Command::CancelIf(tasks)
+            }
+            Self::Redrive(mut list) => {
+                let mut tasks = Vec::with_capacity(list.len());
+                while let Some(task) = list.next_redrive()? {
+                    tasks.push(task);
+                }
+                Command::Redrive(tasks)
+            }
+            Self::Update(update) => Command::UpdateTask(update),
+            Self::RunNow(mut list) => {
+                let mut tasks = Vec::with_capacity(list.len());
+                while let Some(task) = list.next_target()? {
+                    tasks.push(task);
+                }
+                Command::RunNow(tasks)
+            }
         })
     }
 }

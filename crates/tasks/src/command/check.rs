@@ -6,10 +6,10 @@
 //! # Not here
 //! - Queue names: a `QueueName` is valid by construction. Sizes of batches, spans of leases: where they are converted.
 
-use z4_types::limits::{METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX};
+use z4_types::limits::{METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, RESULT_BYTES_MAX};
 use z4_types::{Duration, Millis};
 
-use super::{Due, NewTask, Retry};
+use super::{Due, NewTask, Retry, SetMode, SetQueue, Settlement, UpdateTask, Verdict};
 
 /// Longest span a caller may name, the whole nameable calendar: longer ones are slips of unit, not wishes.
 const SPAN_MAX: Duration = Duration(Millis::MAX_NAMEABLE.0);
@@ -27,7 +27,7 @@ pub struct Invalid {
     pub problem: String,
 }
 
-fn invalid(field: &'static str, problem: String) -> Result<(), Invalid> {
+pub(crate) fn invalid(field: &'static str, problem: String) -> Result<(), Invalid> {
     Err(Invalid { field, problem })
 }
 
@@ -124,7 +124,7 @@ impl NewTask {
     }
 }
 
-fn check_retry(retry: &Retry) -> Result<(), Invalid> {
+pub(crate) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
     check_span("retry.max_delay", retry.cap)?;
     if retry.initial > retry.cap {
         return invalid(
@@ -150,26 +150,76 @@ fn check_retry(retry: &Retry) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn check_span(field: &'static str, span: Duration) -> Result<(), Invalid> {
+pub(crate) fn check_span(field: &'static str, span: Duration) -> Result<(), Invalid> {
     if span > SPAN_MAX {
         return invalid(field, format!("of {span} is longer than the calendar; give at most {SPAN_MAX}"));
     }
     Ok(())
 }
 
+impl UpdateTask {
+    /// Checks what is changed as if the task were new.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field and the remedy.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let task = NewTask {
+            payload: self.payload.clone().unwrap_or_default(),
+            metadata: self.metadata.clone().unwrap_or_default(),
+            due: self.due.unwrap_or(Due::Now),
+            priority: self.priority,
+            max_attempts: None,
+            retry: None,
+            ttl: None,
+            request: None,
+        };
+        task.check()
+    }
+}
+
+impl SetQueue {
+    /// Checks the settings, and that the mode can be met.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field and the remedy.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if self.mode == SetMode::Create && self.etag.is_some() {
+            return invalid("etag", "names a version of a queue that is to be created; leave it out".into());
+        }
+        self.patch.check()
+    }
+}
+
+impl Settlement {
+    /// Checks what a consumer sends along.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field and the remedy.
+    pub fn check(&self) -> Result<(), Invalid> {
+        match &self.verdict {
+            Verdict::AckWith { result } if result.len() > RESULT_BYTES_MAX => invalid(
+                "ack.result",
+                format!(
+                    "has {} bytes, the limit is {RESULT_BYTES_MAX}; store it elsewhere and keep its address",
+                    result.len()
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use z4_types::Priority;
-
     use super::*;
+    use bytes::Bytes;
 
     fn task() -> NewTask {
         NewTask {
             payload: Bytes::from_static(b"x"),
             metadata: vec![("a".into(), "1".into()), ("b".into(), "2".into())],
             due: Due::Now,
-            priority: Priority::default(),
+            priority: None,
             max_attempts: None,
             retry: None,
             ttl: None,
@@ -208,6 +258,20 @@ mod tests {
         refused("retry.jitter_percent", |t| t.retry = retry(|r| r.jitter_percent = 101));
         refused("ttl", |t| t.ttl = Some(Duration(0)));
         refused("ttl", |t| (t.ttl, t.due) = (Some(Duration(5)), Due::After(Duration(5))));
+    }
+
+    #[test]
+    fn results_and_modes_are_checked() {
+        let result = |len| Settlement {
+            id: z4_types::TaskId(1),
+            token: z4_types::Token(1),
+            verdict: Verdict::AckWith { result: vec![0; len].into() },
+        };
+        assert_eq!(result(RESULT_BYTES_MAX).check(), Ok(()));
+        assert_eq!(result(RESULT_BYTES_MAX + 1).check().expect_err("too long").field, "ack.result");
+        let queue = z4_types::QueueName::new("q").expect("valid");
+        let set = SetQueue { queue, mode: SetMode::Create, etag: Some(1), patch: crate::Patch::default() };
+        assert_eq!(set.check().expect_err("an etag of nothing").field, "etag");
     }
 
     #[test]

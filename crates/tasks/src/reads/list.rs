@@ -1,11 +1,12 @@
-//! Listing a queue's tasks by due time, a page at a time.
+//! Listing a queue's tasks, a page at a time: open ones by due time, finished ones by their end.
 //!
 //! The tasks of one queue lie in several places, each in order of due time: one line per priority, the dead, and the
 //! leases (in order of their end). A page is the first `limit` of their merge. Each place is read only until it cannot
-//! add to the page any more, so a page costs what it shows, per place.
+//! add to the page any more, so a page costs what it shows, per place. Finished tasks lie in order of their end, and are
+//! listed so, on their own.
 //!
 //! # Invariants
-//! - Order is `deliver_at`, then id; a page token names the last task shown, so tasks that come or go between
+//! - Order is `deliver_at` (finished: the end), then id; a page token names the last task shown, so tasks that come or go between
 //!   pages shift nothing.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use z4_types::{Millis, QueueName, TaskId};
 use super::{Phase, TaskInfo, TaskState, describe, queue_number};
 use crate::codec::{Malformed, Reader};
 use crate::command::Invalid;
+use crate::retention::Finished;
 use crate::rows::{QueueRecord, Scheduled, State, key};
 use crate::{Fault, Read};
 
@@ -27,17 +29,18 @@ const PAGE_BYTES_MAX: usize = 2 << 20;
 /// Which tasks of a queue to list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// Only tasks that stand so.
+    /// Only tasks that stand so; None: all that have not finished.
     pub state: Option<Phase>,
-    /// Only tasks due at this time or later.
+    /// Only tasks due, or finished, at this time or later.
     pub from: Option<Millis>,
-    /// Only tasks due before this time.
+    /// Only tasks due, or finished, before this time.
     pub to: Option<Millis>,
 }
 
 /// Where a page ended: the next one goes on behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageToken {
+    /// Finished tasks: the end.
     deliver_at: Millis,
     id: TaskId,
 }
@@ -181,6 +184,14 @@ fn gather(
             Err(error) => offer(top, Err(error)),
         })?;
     }
+    if let Some(Phase::Finished(how)) = phase {
+        let (from, to) = (key::finished(queue, start.0, start.1), key::finished(queue, end, TaskId(0)));
+        store.scan(&from, &to, &mut |key, value| match Finished::read(value) {
+            Ok(row) if how.is_some_and(|how| row.phase != how.phase()) => true,
+            Ok(_) => offer(top, key::read_finished(key).map(|at| (at, None))),
+            Err(error) => offer(top, Err(error)),
+        })?;
+    }
     malformed.map_or(Ok(()), |error| Err(error.into()))
 }
 
@@ -238,12 +249,13 @@ fn fill(store: &dyn Read, queue: &QueueName, top: Top, limit: usize) -> Result<P
 fn weight(task: &TaskInfo) -> usize {
     let pairs: usize = task.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     let texts = match &task.state {
-        TaskState::Waiting { .. } => 0,
+        TaskState::Waiting { .. } | TaskState::Finished { .. } => 0,
         TaskState::Leased { consumer, .. } => consumer.len(),
         TaskState::Dead { reason, .. } => reason.len(),
     };
-    let last_error = task.last_error.as_ref().map_or(0, String::len);
-    task.payload.len() + pairs + texts + last_error
+    let kept = [&task.last_error, &task.progress];
+    let kept: usize = kept.into_iter().flatten().map(String::len).sum();
+    task.payload.len() + pairs + texts + kept
 }
 
 /// Reads one row of each task, in one pass over storage.

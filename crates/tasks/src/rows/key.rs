@@ -8,6 +8,10 @@ use crate::codec::Malformed;
 
 /// The meta row.
 pub(crate) const META: [u8; 1] = *b"M";
+/// The policies row.
+pub(crate) const POLICIES: [u8; 1] = *b"O";
+/// First key of the queues' configs, and the first key behind them.
+pub(crate) const CONFIGS: [&[u8]; 2] = [b"C", b"D"];
 /// First key of the queue records, and the first key behind them.
 pub(crate) const QUEUES: [&[u8]; 2] = [b"Q", b"R"];
 /// First key of the names, and the first key behind them.
@@ -52,6 +56,38 @@ pub(crate) fn name(name: &str) -> Vec<u8> {
 
 pub(crate) fn queue(queue: u32) -> [u8; 5] {
     key!(5, b'Q', queue.to_be_bytes())
+}
+
+/// Reads the number of a queue or config key.
+pub(crate) fn read_queue(key: &[u8]) -> Result<u32, Malformed> {
+    take(key, 1).map(u32::from_be_bytes)
+}
+
+pub(crate) fn config(queue: u32) -> [u8; 5] {
+    key!(5, b'C', queue.to_be_bytes())
+}
+
+pub(crate) fn result(id: TaskId) -> [u8; 17] {
+    key!(17, b'R', id.0.to_be_bytes())
+}
+
+pub(crate) fn step(queue: u32, step: u64) -> [u8; 13] {
+    key!(13, b'W', queue.to_be_bytes(), step.to_be_bytes())
+}
+
+/// Reads the step of a step key.
+pub(crate) fn read_step(key: &[u8]) -> Result<u64, Malformed> {
+    take(key, 5).map(u64::from_be_bytes)
+}
+
+pub(crate) fn finished(queue: u32, ended_at: Millis, id: TaskId) -> [u8; 29] {
+    key!(29, b'H', queue.to_be_bytes(), ended_at.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Returns the first key behind all finished rows of a queue.
+pub(crate) fn finished_end(queue: u32) -> [u8; 29] {
+    // Nothing ends at the end of time, so this key is never a row.
+    finished(queue, Millis::NEVER, TaskId(u128::MAX))
 }
 
 pub(crate) fn body(id: TaskId) -> [u8; 17] {
@@ -107,6 +143,12 @@ pub(crate) fn dead(queue: u32, deliver_at: Millis, id: TaskId) -> [u8; 29] {
 /// Reads deliver_at and id of a dead key.
 pub(crate) fn read_dead(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
     Ok((Millis(u64::from_be_bytes(take(key, 5)?)), TaskId(u128::from_be_bytes(take(key, 13)?))))
+}
+
+/// Reads ended_at and id of a finished key.
+pub(crate) fn read_finished(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    // Laid out like the dead.
+    read_dead(key)
 }
 
 pub(crate) fn request(scope: Scope, request: RequestId) -> [u8; 18] {

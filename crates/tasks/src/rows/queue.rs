@@ -5,14 +5,18 @@ use z4_types::{Millis, QueueName};
 use crate::codec::{Malformed, Reader, put_u32, put_u64};
 use crate::stats::QueueStats;
 
-const VERSION: u8 = 1;
+const META_VERSION: u8 = 1;
+const QUEUE_VERSION: u8 = 2;
+
+/// Counters of a record of version 1.
+const COUNTERS_V1: usize = 11;
 
 /// The meta row: what the shard counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Shard time: the largest `now` of any applied entry. Invariant: never decreases.
     pub(crate) now: Millis,
-    /// Invariant: queues are numbered 0..next_queue without gaps.
+    /// Invariant: above the number of every queue that ever was; numbers without a record are free.
     pub(crate) next_queue: u32,
     /// Invariant: larger than the counter of every id given out.
     pub(crate) next_counter: u64,
@@ -25,7 +29,7 @@ impl Meta {
     pub(crate) const NEW: Self = Self { now: Millis(0), next_queue: 0, next_counter: 1, next_token: 1 };
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.push(VERSION);
+        out.push(META_VERSION);
         put_u64(out, self.now.0);
         put_u32(out, self.next_queue);
         put_u64(out, self.next_counter);
@@ -34,7 +38,7 @@ impl Meta {
 
     pub(crate) fn read(value: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(value);
-        if reader.u8("meta version")? != VERSION {
+        if reader.u8("meta version")? != META_VERSION {
             return Err(Malformed("unknown meta version"));
         }
         let meta = Self {
@@ -48,11 +52,24 @@ impl Meta {
     }
 }
 
+/// How many waiting tasks were due when, but for those in step rows (`steps`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// The step that `current` counts. Invariant: not after shard time's.
+    pub(crate) step: u64,
+    /// Tasks of earlier steps.
+    pub(crate) passed: u64,
+    /// Tasks of that step.
+    pub(crate) current: u64,
+}
+
 /// A queue record, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueueRecord {
     pub(crate) name: QueueName,
     pub(crate) stats: QueueStats,
+    /// None: of version 1, which did not count by due time.
+    pub(crate) counted: Option<Counted>,
     /// Waiting tasks by priority, ascending; only priorities that have any.
     pub(crate) lines: Vec<(u8, u64)>,
 }
@@ -62,16 +79,21 @@ impl QueueRecord {
     pub(crate) fn write(
         name: &QueueName,
         stats: &QueueStats,
+        counted: Counted,
         lines: impl Iterator<Item = (u8, u64)> + Clone,
         out: &mut Vec<u8>,
     ) {
-        out.push(VERSION);
+        out.push(QUEUE_VERSION);
         let name = name.as_str();
         out.push(u8::try_from(name.len()).expect("a queue name has at most 255 bytes"));
         out.extend_from_slice(name.as_bytes());
+        out.push(QueueStats::COUNTERS as u8);
         for counter in stats.counters() {
             put_u64(out, counter);
         }
+        put_u64(out, counted.step);
+        put_u64(out, counted.passed);
+        put_u64(out, counted.current);
         let used = lines.filter(|(_, waiting)| *waiting > 0);
         let count = u16::try_from(used.clone().count()).expect("there are 256 priorities");
         out.extend_from_slice(&count.to_le_bytes());
@@ -83,23 +105,35 @@ impl QueueRecord {
 
     pub(crate) fn read(value: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(value);
-        if reader.u8("queue version")? != VERSION {
+        let version = reader.u8("queue version")?;
+        if !(1..=QUEUE_VERSION).contains(&version) {
             return Err(Malformed("unknown queue version"));
         }
         let len = reader.u8("queue name length")?;
         let name =
             QueueName::new(reader.text(len.into(), "queue name")?).map_err(|_| Malformed("queue name"))?;
+        let known = if version == 1 { COUNTERS_V1 } else { reader.u8("queue counters")?.into() };
         let mut counters = [0; QueueStats::COUNTERS];
-        for counter in &mut counters {
+        let used = counters.get_mut(..known).ok_or(Malformed("more queue counters than are known"))?;
+        for counter in used {
             *counter = reader.u64("queue counter")?;
         }
+        let counted = if version == 1 {
+            None
+        } else {
+            Some(Counted {
+                step: reader.u64("queue step")?,
+                passed: reader.u64("tasks of passed steps")?,
+                current: reader.u64("tasks of the step")?,
+            })
+        };
         let count = reader.u16("queue lines")?;
         let mut lines = Vec::with_capacity(usize::from(count).min(256));
         for _ in 0..count {
             lines.push((reader.u8("line priority")?, reader.u64("line count")?));
         }
         reader.end("bytes behind a queue record")?;
-        Ok(Self { name, stats: QueueStats::from_counters(counters), lines })
+        Ok(Self { name, stats: QueueStats::from_counters(counters), counted, lines })
     }
 }
 

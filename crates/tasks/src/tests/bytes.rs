@@ -4,7 +4,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
 
-use crate::command::{Command, Due, NewTask, Retry, Settlement, Verdict};
+use crate::command::{
+    Command, Due, NewTask, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetMode, SetQueue, Settlement,
+    Target, UpdateTask, Verdict,
+};
+use crate::{Breaker, Fields, Patch, Policies, Rate, Retention, Settings};
 use crate::{EntryBuilder, Machine, MemoryStore, decode_entry, encode, encode_create};
 
 fn due() -> impl Strategy<Value = Due> {
@@ -32,15 +36,16 @@ fn task() -> impl Strategy<Value = NewTask> {
         proptest::option::of(retry()),
         proptest::option::of(any::<u64>().prop_map(Duration)),
         proptest::option::of((0..4u128).prop_map(RequestId)),
+        proptest::option::of(any::<u8>().prop_map(Priority)),
     );
     let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
     let payload = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-    (payload, metadata, due(), any::<u8>(), options).prop_map(
-        |(payload, metadata, due, priority, (max_attempts, retry, ttl, request))| NewTask {
+    (payload, metadata, due(), options).prop_map(
+        |(payload, metadata, due, (max_attempts, retry, ttl, request, priority))| NewTask {
             payload,
             metadata,
             due,
-            priority: Priority(priority),
+            priority,
             max_attempts,
             retry,
             ttl,
@@ -64,6 +69,113 @@ fn verdict() -> impl Strategy<Value = Verdict> {
             .prop_map(|(delay, reason)| Verdict::Nack { delay, reason }),
         any::<u64>().prop_map(|delay| Verdict::Release { delay: Duration(delay) }),
         any::<u64>().prop_map(|ttl| Verdict::Extend { ttl: Duration(ttl) }),
+        proptest::collection::vec(any::<u8>(), 0..5)
+            .prop_map(|bytes| Verdict::AckWith { result: bytes.into() }),
+        ".{0,8}".prop_map(|reason| Verdict::NackDead { reason }),
+        (any::<u64>(), ".{0,8}")
+            .prop_map(|(ttl, progress)| Verdict::ExtendWith { ttl: Duration(ttl), progress }),
+    ]
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let span = || proptest::option::of(any::<u64>().prop_map(Duration));
+    let number = || proptest::option::of(any::<u32>());
+    let rate = || {
+        let rate = (any::<u64>(), any::<u32>()).prop_map(|(thousandths, burst)| Rate { thousandths, burst });
+        proptest::option::of(rate)
+    };
+    let retention = (any::<u64>(), proptest::option::of(0..u64::MAX))
+        .prop_map(|(age, count)| Retention { age: Duration(age), count });
+    let breaker =
+        (any::<u32>(), any::<u8>(), any::<u64>()).prop_map(|(deliveries, failure_percent, span)| Breaker {
+            deliveries,
+            failure_percent,
+            window: Duration(span),
+            cool_down: Duration(span / 2),
+        });
+    let reasons = proptest::collection::vec(".{0,4}", 0..3);
+    let tasks = (
+        span(),
+        proptest::option::of(retry()),
+        number(),
+        proptest::option::of(reasons),
+        proptest::option::of(retention),
+        span(),
+        proptest::option::of(any::<u8>().prop_map(Priority)),
+        proptest::option::of(any::<u64>()),
+    );
+    let limits = (rate(), number(), number(), rate(), number(), proptest::option::of(any::<bool>()), span());
+    let rest = (proptest::option::of(breaker), proptest::option::of(any::<u64>()));
+    (tasks, limits, rest).prop_map(|(tasks, limits, (breaker, events))| {
+        let (lease_duration, retry, max_attempts, non_retryable, retention, ttl, priority, max_backlog) =
+            tasks;
+        let (rate, concurrency, group_concurrency, group_rate, group_weight, group_serial, ageing) = limits;
+        Settings {
+            lease_duration,
+            retry,
+            max_attempts,
+            non_retryable,
+            retention,
+            ttl,
+            priority,
+            max_backlog,
+            rate,
+            concurrency,
+            group_concurrency,
+            group_rate,
+            group_weight,
+            group_serial,
+            ageing,
+            breaker,
+            events,
+        }
+    })
+}
+
+fn of_queues() -> impl Strategy<Value = Command> {
+    let etag = || proptest::option::of(0..3u64);
+    let mode = prop_oneof![Just(SetMode::Create), Just(SetMode::Update), Just(SetMode::Upsert)];
+    let clear = any::<u8>().prop_map(|bits| if bits % 2 == 0 { Fields::default() } else { Fields::TTL });
+    let policy = (prop_oneof![Just("*"), Just("b/*"), Just("a")], settings());
+    let cursor = (0..9u8, proptest::collection::vec(any::<u8>(), 0..30))
+        .prop_map(|(state, key)| PurgeCursor { state, key });
+    prop_oneof![
+        (queue(), mode, etag(), settings(), clear).prop_map(|(queue, mode, etag, set, clear)| {
+            Command::SetQueue(Box::new(SetQueue { queue, mode, etag, patch: Patch { set, clear } }))
+        }),
+        (queue(), etag()).prop_map(|(queue, etag)| Command::DeleteQueue { queue, etag }),
+        (0..4u64, proptest::collection::vec(policy, 0..3)).prop_map(|(version, list)| {
+            let list = list.into_iter().map(|(pattern, settings)| (pattern.to_owned(), settings));
+            Command::SetPolicies(Policies { version, list: list.collect() })
+        }),
+        (queue(), any::<bool>(), ".{0,4}", ".{0,4}")
+            .prop_map(|(queue, paused, note, author)| Command::Pause(Pause { queue, paused, note, author })),
+        (queue(), any::<u8>(), any::<u128>(), any::<u32>(), proptest::option::of(cursor)).prop_map(
+            |(queue, states, before, limit, after)| {
+                let (states, before) = (PurgeStates(states), TaskId(before));
+                Command::Purge(Purge { queue, states, before, limit, after })
+            }
+        ),
+    ]
+}
+
+fn of_tasks() -> impl Strategy<Value = Command> {
+    let target = || (id(), proptest::option::of(0..3u64)).prop_map(|(id, etag)| Target { id, etag });
+    let redrive = (target(), any::<u64>()).prop_map(|(target, delay)| (target, Duration(delay)));
+    let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
+    let parts = (
+        proptest::option::of(due()),
+        proptest::option::of(any::<u8>().prop_map(Priority)),
+        proptest::option::of(proptest::collection::vec(any::<u8>(), 0..9).prop_map(Bytes::from)),
+        proptest::option::of(metadata),
+    );
+    prop_oneof![
+        proptest::collection::vec((id(), 0..3u64), 0..3).prop_map(Command::CancelIf),
+        proptest::collection::vec(redrive, 0..3).prop_map(Command::Redrive),
+        proptest::collection::vec(target(), 0..3).prop_map(Command::RunNow),
+        (target(), parts).prop_map(|(target, (due, priority, payload, metadata))| {
+            Command::UpdateTask(Box::new(UpdateTask { target, due, priority, payload, metadata }))
+        }),
     ]
 }
 
@@ -92,6 +204,8 @@ fn command() -> impl Strategy<Value = Command> {
         proptest::collection::vec(settlement, 0..4).prop_map(Command::Settle),
         proptest::collection::vec(id(), 0..4).prop_map(Command::Cancel),
         any::<u32>().prop_map(|limit| Command::Advance { limit }),
+        of_queues(),
+        of_tasks(),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Limits of a whole shard, too large for a script.
 
 use z4_types::limits::QUEUES_PER_SHARD_MAX;
-use z4_types::{Millis, Priority, QueueName, RequestId, ShardId};
+use z4_types::{Millis, QueueName, RequestId, ShardId};
 
 use crate::command::{Command, Due, NewTask};
 use crate::outcome::{Outcome, Refusal};
@@ -12,7 +12,7 @@ fn create(machine: &mut Machine, rows: &mut MemoryStore, queue: &str, request: O
         payload: "x".into(),
         metadata: Vec::new(),
         due: Due::Now,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: None,
         retry: None,
         ttl: None,
@@ -51,7 +51,7 @@ fn a_page_ends_early_when_its_bytes_are_in_metadata() {
         payload: "x".into(),
         metadata: vec![("k".into(), "v".repeat(15_000))],
         due: Due::Now,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: None,
         retry: None,
         ttl: None,

@@ -1,15 +1,21 @@
 //! The machine answers like a naive model: a list of tasks, searched from end to end for everything.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
-use z4_types::limits::{
-    LEASE_MS_MAX, LEASE_MS_MIN, LEASE_TASKS_MAX, MAX_ATTEMPTS_DEFAULT, REQUEST_WINDOW_MS,
-};
+use z4_types::limits::{LEASE_MS_MAX, LEASE_MS_MIN, LEASE_TASKS_MAX, REQUEST_WINDOW_MS};
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
 
 use super::strict::StrictStore;
-use crate::command::{Command, Due, NewTask, Retry, Settlement, Verdict};
-use crate::outcome::{Leased, Outcome, Pick, Refusal, Settled};
-use crate::{EntryBuilder, ListFilter, Machine, Phase, TaskState, get, list, retry};
+use crate::command::{
+    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Target,
+    UpdateTask, Verdict,
+};
+use crate::outcome::{Leased, Outcome, Pick, Purged, QueueSet, Refusal, Settled, Updated};
+use crate::{
+    Effective, End, EntryBuilder, Fields, ListFilter, Machine, Patch, Phase, Policies, Retention, Settings,
+    TaskState, get, list, retry,
+};
 
 const SHARD: ShardId = ShardId(9);
 
@@ -21,6 +27,7 @@ enum State {
     Waiting,
     Leased { until: u64, token: u64 },
     Dead,
+    Finished { end: End, at: u64 },
 }
 
 #[derive(Debug, Clone)]
@@ -28,16 +35,29 @@ struct Task {
     id: TaskId,
     queue: QueueName,
     new: NewTask,
+    priority: Priority,
+    max_attempts: u32,
+    retry: Retry,
     deliver_at: u64,
     ttl_at: u64,
     state: State,
     deliveries: u32,
     failures: u32,
+    revision: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    etag: u64,
+    settings: Settings,
+    paused: bool,
 }
 
 #[derive(Default)]
 struct Model {
     now: u64,
+    queues: BTreeMap<QueueName, Queue>,
+    policies: Policies,
     tasks: Vec<Task>,
     counter: u64,
     token: u64,
@@ -48,6 +68,12 @@ struct Model {
 impl Model {
     fn apply(&mut self, now: u64, command: &Command) -> Outcome {
         self.now = self.now.max(now);
+        let outcome = self.command(command);
+        self.evict();
+        outcome
+    }
+
+    fn command(&mut self, command: &Command) -> Outcome {
         match command {
             Command::Create { queue, request, tasks } => {
                 Outcome::Created(self.answer(queue, *request, tasks))
@@ -58,7 +84,190 @@ impl Model {
             }
             Command::Cancel(ids) => Outcome::Cancelled(ids.iter().map(|id| self.cancel(*id)).collect()),
             Command::Advance { limit } => self.advance(*limit),
+            Command::SetQueue(set) => Outcome::QueueSet(self.set(set)),
+            Command::DeleteQueue { queue, etag } => Outcome::QueueDeleted(self.delete(queue, *etag)),
+            Command::SetPolicies(policies) => {
+                if policies.version > self.policies.version {
+                    self.policies = policies.clone();
+                }
+                Outcome::PoliciesSet(self.policies.version)
+            }
+            Command::Pause(pause) => Outcome::QueuePaused(match self.queues.get_mut(&pause.queue) {
+                Some(queue) => {
+                    queue.paused = pause.paused;
+                    Ok(())
+                }
+                None => Err(Refusal::QueueNotFound(pause.queue.clone())),
+            }),
+            Command::Purge(purge) => Outcome::Purged(self.purge(purge)),
+            Command::CancelIf(tasks) => Outcome::Cancelled(
+                tasks
+                    .iter()
+                    .map(|&(id, etag)| {
+                        self.target(Target { id, etag: Some(etag) }).and_then(|_| self.cancel(id))
+                    })
+                    .collect(),
+            ),
+            Command::Redrive(tasks) => {
+                Outcome::Redriven(tasks.iter().map(|(target, delay)| self.redrive(*target, *delay)).collect())
+            }
+            Command::UpdateTask(update) => Outcome::Updated(self.update(update)),
+            Command::RunNow(targets) => {
+                Outcome::MadeDue(targets.iter().map(|target| self.run_now(*target)).collect())
+            }
         }
+    }
+
+    fn target(&self, target: Target) -> Result<usize, Refusal> {
+        let Target { id, etag } = target;
+        let position = self.open(id).ok_or(Refusal::NotFound(id))?;
+        let revision = self.tasks[position].revision;
+        match etag {
+            Some(given) if given != revision => Err(Refusal::TaskChanged { id, etag: revision, given }),
+            _ => Ok(position),
+        }
+    }
+
+    fn redrive(&mut self, target: Target, delay: Duration) -> Result<Millis, Refusal> {
+        let position = self.target(target)?;
+        let task = &mut self.tasks[position];
+        if task.state != State::Dead {
+            return Err(Refusal::TaskNotDead(task.id));
+        }
+        (task.state, task.failures, task.deliver_at) = (State::Waiting, 0, self.now + delay.0);
+        task.revision += 1;
+        Ok(Millis(task.deliver_at))
+    }
+
+    fn waiting(&mut self, target: Target) -> Result<&mut Task, Refusal> {
+        let position = self.target(target)?;
+        let task = &mut self.tasks[position];
+        match task.state {
+            State::Leased { until, .. } => Err(Refusal::TaskLeased { id: task.id, until: Millis(until) }),
+            State::Dead => Err(Refusal::TaskDead(task.id)),
+            _ => Ok(task),
+        }
+    }
+
+    fn update(&mut self, update: &UpdateTask) -> Result<Updated, Refusal> {
+        let now = self.now;
+        let task = self.waiting(update.target)?;
+        match update.due {
+            None => {}
+            Some(Due::Now) => task.deliver_at = now,
+            Some(Due::At(at)) => task.deliver_at = at.0,
+            Some(Due::After(delay)) => task.deliver_at = now + delay.0,
+        }
+        task.priority = update.priority.unwrap_or(task.priority);
+        task.new.payload = update.payload.clone().unwrap_or(task.new.payload.clone());
+        task.new.metadata = update.metadata.clone().unwrap_or(task.new.metadata.clone());
+        task.revision += 1;
+        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
+    }
+
+    fn run_now(&mut self, target: Target) -> Result<Updated, Refusal> {
+        let now = self.now;
+        let task = self.waiting(target)?;
+        if task.deliver_at > now {
+            task.deliver_at = now;
+            task.revision += 1;
+        }
+        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
+    }
+
+    fn effective(&self, queue: &QueueName) -> Effective {
+        let own = self.queues.get(queue).map(|queue| &queue.settings);
+        self.policies.resolve(queue.as_str(), own)
+    }
+
+    fn set(&mut self, set: &SetQueue) -> Result<QueueSet, Refusal> {
+        let exists = self.queues.contains_key(&set.queue);
+        match set.mode {
+            SetMode::Create if exists => return Err(Refusal::QueueExists(set.queue.clone())),
+            SetMode::Update if !exists => return Err(Refusal::QueueNotFound(set.queue.clone())),
+            SetMode::Create => {}
+            SetMode::Update | SetMode::Upsert => self.same(&set.queue, set.etag)?,
+        }
+        let queue = self.queues.entry(set.queue.clone()).or_default();
+        let mut settings = queue.settings.clone();
+        settings.patch(&set.patch);
+        queue.etag += u64::from(!exists || settings != queue.settings);
+        queue.settings = settings;
+        Ok(QueueSet { created: !exists, etag: queue.etag })
+    }
+
+    fn same(&self, queue: &QueueName, given: Option<u64>) -> Result<(), Refusal> {
+        let etag = self.queues.get(queue).map_or(0, |queue| queue.etag);
+        match given {
+            Some(given) if given != etag => Err(Refusal::QueueChanged { queue: queue.clone(), etag, given }),
+            _ => Ok(()),
+        }
+    }
+
+    fn delete(&mut self, queue: &QueueName, etag: Option<u64>) -> Result<(), Refusal> {
+        if !self.queues.contains_key(queue) {
+            return Err(Refusal::QueueNotFound(queue.clone()));
+        }
+        self.same(queue, etag)?;
+        let tasks = self.tasks.iter().filter(|task| task.queue == *queue).count() as u64;
+        if tasks > 0 {
+            return Err(Refusal::QueueNotEmpty { queue: queue.clone(), tasks });
+        }
+        self.queues.remove(queue);
+        Ok(())
+    }
+
+    fn purge(&mut self, purge: &Purge) -> Result<Purged, Refusal> {
+        if !self.queues.contains_key(&purge.queue) {
+            return Err(Refusal::QueueNotFound(purge.queue.clone()));
+        }
+        let before = self.tasks.len();
+        self.tasks.retain(|task| {
+            let state = match task.state {
+                State::Waiting => PurgeStates::WAITING,
+                State::Leased { .. } => PurgeStates::LEASED,
+                State::Dead => PurgeStates::DEAD,
+                State::Finished { .. } => PurgeStates::FINISHED,
+            };
+            task.queue != purge.queue || task.id >= purge.before || !purge.states.contains(state)
+        });
+        Ok(Purged { count: (before - self.tasks.len()) as u32, next: None })
+    }
+
+    /// Ends a task, which is kept or not.
+    fn end(&mut self, position: usize, end: End) {
+        let keeps = self.effective(&self.tasks[position].queue).retention.age.0 > 0;
+        if keeps {
+            let task = &mut self.tasks[position];
+            (task.state, task.ttl_at) = (State::Finished { end, at: self.now }, u64::MAX);
+            task.revision += 1;
+        } else {
+            self.tasks.remove(position);
+        }
+    }
+
+    fn evict(&mut self) {
+        for queue in self.queues.keys().cloned().collect::<Vec<_>>() {
+            let retention = self.effective(&queue).retention;
+            let ended = |task: &Task| match task.state {
+                State::Finished { at, .. } if task.queue == queue => Some(at),
+                _ => None,
+            };
+            let mut kept: Vec<(u64, TaskId)> =
+                self.tasks.iter().filter_map(|task| Some((ended(task)?, task.id))).collect();
+            kept.sort_unstable();
+            let over = retention.count.map_or(0, |count| kept.len().saturating_sub(count as usize));
+            let now = self.now;
+            let goes = |place: usize, at: u64| place < over || at + retention.age.0 <= now;
+            let gone: Vec<TaskId> =
+                (0..).zip(&kept).filter(|(n, (at, _))| goes(*n, *at)).map(|(_, kept)| kept.1).collect();
+            self.tasks.retain(|task| !gone.contains(&task.id));
+        }
+    }
+
+    fn open(&self, id: TaskId) -> Option<usize> {
+        let is_open = |task: &Task| !matches!(task.state, State::Finished { .. });
+        self.tasks.iter().position(|task| task.id == id && is_open(task))
     }
 
     fn recall(&self, batch: bool, request: RequestId) -> Option<Vec<TaskId>> {
@@ -79,18 +288,41 @@ impl Model {
             Some(ids) if ids.len() != tasks.len() => {
                 vec![Err(Refusal::RequestReused { then: ids.len(), now: tasks.len() }); tasks.len()]
             }
-            Some(ids) => ids.into_iter().map(Ok).collect(),
-            None => self.create(queue, request, tasks).into_iter().map(Ok).collect(),
+            Some(ids) if !ids.contains(&TaskId(0)) => ids.into_iter().map(Ok).collect(),
+            known => self.create(queue, request, tasks, &known.unwrap_or_default()),
         }
     }
 
-    fn create(&mut self, queue: &QueueName, request: Option<RequestId>, tasks: &[NewTask]) -> Vec<TaskId> {
+    fn create(
+        &mut self,
+        queue: &QueueName,
+        request: Option<RequestId>,
+        tasks: &[NewTask],
+        known: &[TaskId],
+    ) -> Vec<Result<TaskId, Refusal>> {
         let mut ids = Vec::new();
-        for new in tasks {
-            if let Some(known) = new.request.and_then(|request| self.recall(false, request)) {
-                ids.push(known[0]);
+        let mut new_ones = tasks.is_empty();
+        for (n, new) in tasks.iter().enumerate() {
+            if let Some(id) = known.get(n).filter(|id| **id != TaskId(0)) {
+                ids.push(Ok(*id));
                 continue;
             }
+            if let Some(known) = new.request.and_then(|request| self.recall(false, request)) {
+                ids.push(Ok(known[0]));
+                new_ones = true;
+                continue;
+            }
+            self.queues.entry(queue.clone()).or_default();
+            let effective = self.effective(queue);
+            let is_backlog = |task: &&Task| {
+                task.queue == *queue && matches!(task.state, State::Waiting | State::Leased { .. })
+            };
+            let backlog = self.tasks.iter().filter(is_backlog).count() as u64;
+            if let Some(limit) = effective.max_backlog.filter(|limit| backlog >= *limit) {
+                ids.push(Err(Refusal::BacklogFull { queue: queue.clone(), limit }));
+                continue;
+            }
+            new_ones = true;
             self.counter += 1;
             let id = TaskId::new(Millis(self.now), SHARD, self.counter);
             let deliver_at = match new.due {
@@ -102,30 +334,45 @@ impl Model {
                 id,
                 queue: queue.clone(),
                 new: new.clone(),
+                priority: new.priority.unwrap_or(effective.priority),
+                max_attempts: new.max_attempts.unwrap_or(effective.max_attempts),
+                retry: new.retry.unwrap_or(effective.retry),
                 deliver_at,
-                ttl_at: new.ttl.map_or(u64::MAX, |ttl| self.now + ttl.0),
+                ttl_at: match (new.ttl, effective.ttl) {
+                    (Some(ttl), _) => self.now + ttl.0,
+                    (None, Some(ttl)) => deliver_at.max(self.now) + ttl.0,
+                    (None, None) => u64::MAX,
+                },
                 state: State::Waiting,
                 deliveries: 0,
                 failures: 0,
+                revision: 0,
             });
             if let Some(request) = new.request {
                 self.requests.push((false, request, self.now, vec![id]));
             }
-            ids.push(id);
+            ids.push(Ok(id));
         }
-        if let Some(request) = request {
-            self.requests.push((true, request, self.now, ids.clone()));
+        if let Some(request) = request
+            && new_ones
+        {
+            self.requests.retain(|known| !known.0 || known.1 != request);
+            let answer = ids.iter().map(|id| id.as_ref().copied().unwrap_or(TaskId(0))).collect();
+            self.requests.push((true, request, self.now, answer));
         }
         ids
     }
 
     fn lease(&mut self, queue: &QueueName, max: u32, max_bytes: u64, ttl: Duration) -> Outcome {
+        let ttl = if ttl.0 == 0 { self.effective(queue).lease_duration } else { ttl };
         let until = self.now + ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX);
+        let paused = self.queues.get(queue).is_some_and(|queue| queue.paused);
         let mut due: Vec<usize> = (0..self.tasks.len())
+            .filter(|_| !paused)
             .filter(|&n| self.tasks[n].queue == *queue && self.tasks[n].state == State::Waiting)
             .filter(|&n| self.tasks[n].deliver_at <= self.now)
             .collect();
-        due.sort_by_key(|&n| (self.tasks[n].new.priority, self.tasks[n].deliver_at, self.tasks[n].id));
+        due.sort_by_key(|&n| (self.tasks[n].priority, self.tasks[n].deliver_at, self.tasks[n].id));
         let (mut picks, mut bytes, mut expired) = (Vec::new(), 0, Vec::new());
         for n in due {
             let task = &mut self.tasks[n];
@@ -139,6 +386,7 @@ impl Model {
             }
             self.token += 1;
             task.deliveries += 1;
+            task.revision += 1;
             task.state = State::Leased { until, token: self.token };
             picks.push(Pick {
                 id: task.id,
@@ -149,31 +397,40 @@ impl Model {
                 payload_bytes: task.new.payload.len() as u32,
             });
         }
-        self.tasks.retain(|task| !expired.contains(&task.id));
+        for id in expired {
+            let position = self.open(id).expect("it waits");
+            self.end(position, End::Expired);
+        }
         Outcome::Leased(Leased { queue: queue.clone(), until: Millis(until), picks })
     }
 
     fn settle(&mut self, settlement: &Settlement) -> Result<Settled, Refusal> {
         let Settlement { id, token, verdict } = settlement;
         let now = self.now;
-        let position = self.tasks.iter().position(|task| task.id == *id).ok_or(Refusal::NotFound(*id))?;
+        let position = self.open(*id).ok_or(Refusal::NotFound(*id))?;
+        let fatal = self.effective(&self.tasks[position].queue).non_retryable;
         let task = &mut self.tasks[position];
         if !matches!(task.state, State::Leased { until, token: held } if held == token.0 && now < until) {
             return Err(Refusal::LeaseLost { id: *id, token: *token });
         }
         Ok(match verdict {
-            Verdict::Ack => {
-                self.tasks.remove(position);
+            Verdict::Ack | Verdict::AckWith { .. } => {
+                self.end(position, End::Done);
                 Settled::Acked
             }
-            Verdict::Nack { delay, .. } => fail(task, now, *delay),
+            Verdict::Nack { delay, reason } => fail(task, now, *delay, fatal.contains(reason)),
+            Verdict::NackDead { .. } => fail(task, now, None, true),
             Verdict::Release { delay } => {
                 task.state = State::Waiting;
+                task.revision += 1;
                 task.deliver_at = if delay.0 == 0 { task.deliver_at } else { now + delay.0 };
                 Settled::Released(Millis(task.deliver_at))
             }
-            Verdict::Extend { ttl } => {
+            Verdict::Extend { ttl } | Verdict::ExtendWith { ttl, .. } => {
                 let until = now + ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX);
+                let told = matches!(verdict, Verdict::ExtendWith { .. });
+                let moved = task.state != State::Leased { until, token: token.0 };
+                task.revision += u64::from(told || moved);
                 task.state = State::Leased { until, token: token.0 };
                 Settled::Extended(Millis(until))
             }
@@ -181,8 +438,8 @@ impl Model {
     }
 
     fn cancel(&mut self, id: TaskId) -> Result<(), Refusal> {
-        let position = self.tasks.iter().position(|task| task.id == id).ok_or(Refusal::NotFound(id))?;
-        self.tasks.remove(position);
+        let position = self.open(id).ok_or(Refusal::NotFound(id))?;
+        self.end(position, End::Cancelled);
         Ok(())
     }
 
@@ -191,11 +448,13 @@ impl Model {
         let mut left = limit as usize;
         self.tasks.sort_by_key(|task| (task.ttl_at, task.id));
         let is_expired = |task: &Task| task.ttl_at <= now && task.state != State::Dead;
-        self.tasks.retain(|task| {
-            let ends = is_expired(task) && left > 0;
-            left -= usize::from(ends);
-            !ends
-        });
+        let expired: Vec<TaskId> =
+            self.tasks.iter().filter(|task| is_expired(task)).map(|task| task.id).take(left).collect();
+        left -= expired.len();
+        for id in expired {
+            let position = self.open(id).expect("it is open");
+            self.end(position, End::Expired);
+        }
         let key = |task: &Task| match task.state {
             State::Leased { until, token } if until <= now => Some((until, token)),
             _ => None,
@@ -205,21 +464,21 @@ impl Model {
         lapsed.sort_by_key(|&n| key(&self.tasks[n]));
         let mut dead = 0;
         for &n in lapsed.iter().take(left) {
-            dead += u32::from(fail(&mut self.tasks[n], now, Some(Duration(0))) == Settled::Dead);
+            dead += u32::from(fail(&mut self.tasks[n], now, Some(Duration(0)), false) == Settled::Dead);
         }
         let more = self.tasks.iter().any(|task| is_expired(task) || key(task).is_some());
         Outcome::Advanced { more, dead }
     }
 }
 
-fn fail(task: &mut Task, now: u64, delay: Option<Duration>) -> Settled {
+fn fail(task: &mut Task, now: u64, delay: Option<Duration>, is_final: bool) -> Settled {
     task.failures += 1;
-    if task.failures >= task.new.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT) {
+    task.revision += 1;
+    if is_final || task.failures >= task.max_attempts {
         (task.state, task.ttl_at) = (State::Dead, u64::MAX);
         return Settled::Dead;
     }
-    let policy = task.new.retry.unwrap_or_default();
-    let wait = delay.unwrap_or_else(|| retry::wait(&policy, task.failures, task.id));
+    let wait = delay.unwrap_or_else(|| retry::wait(&task.retry, task.failures, task.id));
     task.state = State::Waiting;
     task.deliver_at = now + wait.0;
     Settled::Retried(Millis(task.deliver_at))
@@ -232,6 +491,15 @@ enum Step {
     Lease { queue: u8, max: u32, max_bytes: u64, ttl: u64 },
     Settle(Vec<(u8, Option<u8>, Verdict)>),
     Cancel(Vec<u8>),
+    Set(u8, SetMode, Option<u64>, Patch),
+    Delete(u8, Option<u64>),
+    Policies(u64, Settings),
+    Pause(u8, bool),
+    Purge(u8, u8, u8),
+    CancelIf(u8, u64),
+    Redrive(Vec<(u8, Option<u64>, u64)>),
+    Update(u8, Option<u64>, NewTask, u8),
+    RunNow(Vec<(u8, Option<u64>)>),
     Advance { limit: u32 },
     Reopen,
 }
@@ -246,7 +514,7 @@ fn new_task() -> impl Strategy<Value = NewTask> {
         Retry { initial: Duration(50), cap: Duration(400), multiplier_percent: 200, jitter_percent: 50 };
     (
         due,
-        prop_oneof![Just(1u8), Just(128)],
+        prop_oneof![Just(None), Just(Some(Priority(1))), Just(Some(Priority(128)))],
         0..60usize,
         proptest::option::of(1..4u32),
         proptest::option::of(Just(retry)),
@@ -257,7 +525,7 @@ fn new_task() -> impl Strategy<Value = NewTask> {
             payload: vec![b'p'; size].into(),
             metadata: Vec::new(),
             due,
-            priority: Priority(priority),
+            priority,
             max_attempts,
             retry,
             ttl: ttl.map(Duration),
@@ -265,9 +533,70 @@ fn new_task() -> impl Strategy<Value = NewTask> {
         })
 }
 
+fn settings() -> impl Strategy<Value = Settings> {
+    let span = |most: u64| proptest::option::weighted(0.3, (1..most).prop_map(|span| Duration(span * GRAIN)));
+    let retention = (0..30u64, proptest::option::of(1..4u64))
+        .prop_map(|(age, count)| Retention { age: Duration(age * GRAIN), count });
+    (
+        span(20),
+        proptest::option::weighted(0.3, 1..4u32),
+        proptest::option::weighted(0.2, Just(vec!["other".to_owned(), "why".to_owned()])),
+        proptest::option::weighted(0.7, retention),
+        span(40),
+        proptest::option::weighted(0.3, (0..3u8).prop_map(Priority)),
+        proptest::option::weighted(0.2, 1..8u64),
+    )
+        .prop_map(
+            |(lease_duration, max_attempts, non_retryable, retention, ttl, priority, max_backlog)| Settings {
+                lease_duration,
+                max_attempts,
+                non_retryable,
+                retention,
+                ttl,
+                priority,
+                max_backlog,
+                ..Settings::default()
+            },
+        )
+}
+
+fn of_queues() -> impl Strategy<Value = Step> {
+    let etag = || proptest::option::weighted(0.2, 0..3u64);
+    let mode =
+        prop_oneof![1 => Just(SetMode::Create), 1 => Just(SetMode::Update), 3 => Just(SetMode::Upsert)];
+    let clear = prop_oneof![
+        Just(Fields::default()),
+        Just(Fields::ALL),
+        Just(Fields::MAX_BACKLOG.union(Fields::TTL).union(Fields::NON_RETRYABLE))
+    ];
+    let patch = (settings(), clear).prop_map(|(set, clear)| Patch { set, clear });
+    prop_oneof![
+        4 => (0..2u8, mode, etag(), patch).prop_map(|(queue, mode, etag, patch)| Step::Set(queue, mode, etag, patch)),
+        1 => (0..3u8, etag()).prop_map(|(queue, etag)| Step::Delete(queue, etag)),
+        1 => (0..9u64, settings()).prop_map(|(version, settings)| Step::Policies(version, settings)),
+        1 => (0..3u8, prop_oneof![1 => Just(true), 2 => Just(false)]).prop_map(|(queue, paused)| Step::Pause(queue, paused)),
+        1 => (0..3u8, 0..16u8, any::<u8>()).prop_map(|(queue, states, id)| Step::Purge(queue, states, id)),
+    ]
+}
+
+fn of_tasks() -> impl Strategy<Value = Step> {
+    let etag = || proptest::option::weighted(0.3, 0..3u64);
+    let redrive = (any::<u8>(), etag(), 0..6u64);
+    prop_oneof![
+        1 => (any::<u8>(), 0..3u64).prop_map(|(id, etag)| Step::CancelIf(id, etag)),
+        3 => proptest::collection::vec(redrive, 1..4).prop_map(Step::Redrive),
+        3 => (any::<u8>(), etag(), new_task(), 0..16u8)
+            .prop_map(|(id, etag, new, fields)| Step::Update(id, etag, new, fields)),
+        1 => proptest::collection::vec((any::<u8>(), etag()), 1..3).prop_map(Step::RunNow),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let verdict = prop_oneof![
-        3 => Just(Verdict::Ack),
+        2 => Just(Verdict::Ack),
+        1 => Just(Verdict::AckWith { result: "r".into() }),
+        1 => Just(Verdict::NackDead { reason: "no".into() }),
+        1 => (0..12u64).prop_map(|ttl| Verdict::ExtendWith { ttl: Duration(ttl * GRAIN), progress: "p".into() }),
         2 => proptest::option::of((0..6u64).prop_map(|delay| Duration(delay * GRAIN)))
             .prop_map(|delay| Verdict::Nack { delay, reason: "why".into() }),
         2 => prop_oneof![Just(0u64), 0..6u64].prop_map(|delay| Verdict::Release { delay: Duration(delay * GRAIN) }),
@@ -282,6 +611,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => proptest::collection::vec(settlement, 1..4).prop_map(Step::Settle),
         1 => proptest::collection::vec(any::<u8>(), 1..3).prop_map(Step::Cancel),
         2 => (0..5u32).prop_map(|limit| Step::Advance { limit }),
+        2 => of_queues(),
+        2 => of_tasks(),
         1 => Just(Step::Reopen),
     ]
 }
@@ -331,8 +662,95 @@ fn command(step: &Step, ids: &[TaskId], tokens: &[(TaskId, Token)]) -> Option<Co
         ),
         Step::Cancel(numbers) => Command::Cancel(numbers.iter().map(|n| id(*n)).collect()),
         Step::Advance { limit } => Command::Advance { limit: *limit },
+        Step::Set(number, mode, etag, patch) => Command::SetQueue(Box::new(SetQueue {
+            queue: queue(*number),
+            mode: *mode,
+            etag: *etag,
+            patch: patch.clone(),
+        })),
+        Step::Delete(number, etag) => Command::DeleteQueue { queue: queue(*number), etag: *etag },
+        Step::Policies(version, settings) => {
+            let list = [("*".to_owned(), settings.clone())].into();
+            Command::SetPolicies(Policies { version: *version, list })
+        }
+        Step::Pause(number, paused) => Command::Pause(Pause {
+            queue: queue(*number),
+            paused: *paused,
+            note: "n".into(),
+            author: "a".into(),
+        }),
+        Step::Purge(number, states, before) => Command::Purge(Purge {
+            queue: queue(*number),
+            states: PurgeStates(*states),
+            before: id(*before),
+            limit: 2_000,
+            after: None,
+        }),
+        Step::CancelIf(n, etag) => Command::CancelIf(vec![(id(*n), *etag)]),
+        Step::Redrive(tasks) => {
+            let target = |n: &u8, etag: &Option<u64>| Target { id: id(*n), etag: *etag };
+            let tasks = tasks.iter().map(|(n, etag, delay)| (target(n, etag), Duration(delay * GRAIN)));
+            Command::Redrive(tasks.collect())
+        }
+        Step::Update(n, etag, new, fields) => {
+            let has = |bit: u8| fields & bit != 0;
+            Command::UpdateTask(Box::new(UpdateTask {
+                target: Target { id: id(*n), etag: *etag },
+                due: has(1).then_some(new.due),
+                priority: new.priority.filter(|_| has(2)),
+                payload: has(4).then(|| new.payload.clone()),
+                metadata: has(8).then(|| vec![("k".into(), "v".into())]),
+            }))
+        }
+        Step::RunNow(tasks) => {
+            Command::RunNow(tasks.iter().map(|(n, etag)| Target { id: id(*n), etag: *etag }).collect())
+        }
         Step::Reopen => return None,
     })
+}
+
+fn compare_finished(
+    mut tasks: Vec<&Task>,
+    store: &StrictStore,
+    queue: &QueueName,
+) -> Result<(), TestCaseError> {
+    let ended = |task: &Task| match task.state {
+        State::Finished { end, at } => (at, task.id, end),
+        _ => unreachable!("finished"),
+    };
+    tasks.sort_by_key(|task| (ended(task).0, task.id));
+    let filter = ListFilter { state: Some(Phase::Finished(None)), ..ListFilter::default() };
+    let page = list(store, queue, filter, None, 1_000).expect("reads");
+    let listed = page.tasks.iter().map(|info| match info.state {
+        TaskState::Finished { end, at } => (at.0, info.id, end),
+        _ => unreachable!("asked for finished ones"),
+    });
+    prop_assert_eq!(listed.collect::<Vec<_>>(), tasks.into_iter().map(ended).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn compare_due(
+    model: &Model,
+    machine: &Machine,
+    store: &StrictStore,
+    queue: &QueueName,
+) -> Result<(), TestCaseError> {
+    let counts = machine.due(store, queue, Millis(model.now)).expect("reads");
+    prop_assert_eq!(counts.is_some(), model.queues.contains_key(queue));
+    let Some(counts) = counts else { return Ok(()) };
+    let waiting = model.tasks.iter().filter(|task| task.queue == *queue && task.state == State::Waiting);
+    let due: Vec<u64> = waiting.map(|task| task.deliver_at).collect();
+    let up_to = |at: u64| due.iter().filter(|due| **due <= at).count() as u64;
+    prop_assert_eq!(counts.due, up_to(model.now));
+    prop_assert_eq!(
+        counts.oldest_due.map(|at| at.0),
+        due.iter().copied().filter(|at| *at <= model.now).min()
+    );
+    for (minutes, count) in [(1, counts.in_1_minute), (5, counts.in_5_minutes), (60, counts.in_60_minutes)] {
+        let end_of_step = (model.now + minutes * 60_000) / 10_000 * 10_000 + 9_999;
+        prop_assert_eq!(count, up_to(end_of_step) - counts.due);
+    }
+    Ok(())
 }
 
 /// Compares what the machine's rows say with the model's tasks.
@@ -341,8 +759,13 @@ fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), 
         let queue = queue(number);
         let mut tasks: Vec<&Task> = model.tasks.iter().filter(|task| task.queue == queue).collect();
         tasks.sort_by_key(|task| (task.deliver_at, task.id));
+        let (finished, tasks): (Vec<&Task>, Vec<&Task>) =
+            tasks.into_iter().partition(|task| matches!(task.state, State::Finished { .. }));
+        compare_finished(finished, store, &queue)?;
+        compare_due(model, machine, store, &queue)?;
+        let paused = model.queues.get(&queue).is_some_and(|queue| queue.paused);
         let waiting = tasks.iter().filter(|task| task.state == State::Waiting);
-        let earliest = waiting.map(|task| Millis(task.deliver_at)).min();
+        let earliest = waiting.map(|task| Millis(task.deliver_at)).min().filter(|_| !paused);
         prop_assert_eq!(machine.next_due(store, &queue).expect("reads"), earliest);
 
         let page = list(store, &queue, ListFilter::default(), None, 1_000).expect("reads");
@@ -353,9 +776,13 @@ fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), 
                 TaskState::Waiting { .. } => State::Waiting,
                 TaskState::Leased { until, token, .. } => State::Leased { until: until.0, token: token.0 },
                 TaskState::Dead { .. } => State::Dead,
+                TaskState::Finished { end, at } => State::Finished { end, at: at.0 },
             };
             prop_assert_eq!(state, task.state);
             prop_assert_eq!(info.deliver_at, Millis(task.deliver_at));
+            prop_assert_eq!(u64::from(info.revision), task.revision);
+            prop_assert_eq!((&info.payload, &info.metadata), (&task.new.payload, &task.new.metadata));
+            prop_assert_eq!((info.priority, info.max_attempts), (task.priority, task.max_attempts));
             prop_assert_eq!((info.deliveries, info.failures), (task.deliveries, task.failures));
             prop_assert_eq!(info.expires_at, (task.ttl_at != u64::MAX).then_some(Millis(task.ttl_at)));
             let got = get(store, task.id).expect("reads");

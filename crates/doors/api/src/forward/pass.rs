@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 use z4_proto::MESSAGE_BYTES_MAX;
 use z4_proto::v1;
 use z4_proto::v1::admin_client::AdminClient;
+use z4_proto::v1::queues_client::QueuesClient;
 use z4_proto::v1::tasks_client::TasksClient;
 
 use super::Answers;
@@ -54,5 +55,13 @@ pass! {
     TasksClient::list_tasks(ListTasksRequest) -> ListTasksResponse, reads: true;
     TasksClient::list_queues(ListQueuesRequest) -> ListQueuesResponse, reads: true;
     TasksClient::get_queue(GetQueueRequest) -> GetQueueResponse, reads: true;
+    QueuesClient::create_queue(CreateQueueRequest) -> CreateQueueResponse, reads: false;
+    QueuesClient::update_queue(UpdateQueueRequest) -> UpdateQueueResponse, reads: false;
+    QueuesClient::delete_queue(DeleteQueueRequest) -> DeleteQueueResponse, reads: false;
+    QueuesClient::get_queue_settings(GetQueueSettingsRequest) -> GetQueueSettingsResponse, reads: true;
+    QueuesClient::pause_queue(PauseQueueRequest) -> PauseQueueResponse, reads: false;
+    QueuesClient::resume_queue(ResumeQueueRequest) -> ResumeQueueResponse, reads: false;
+    QueuesClient::purge_queue(PurgeQueueRequest) -> PurgeQueueResponse, reads: false;
+    QueuesClient::get_queue_stats(GetQueueStatsRequest) -> GetQueueStatsResponse, reads: true;
     AdminClient::transfer_leader(TransferLeaderRequest) -> TransferLeaderResponse, reads: false;
 }

@@ -98,7 +98,7 @@ fn create(request_id: &str) -> v1::CreateTaskRequest {
 }
 
 fn ack(task: &v1::LeasedTask) -> v1::Settlement {
-    v1::Settlement { id: task.id.clone(), token: task.token, verdict: Some(Verdict::Ack(v1::Ack {})) }
+    v1::Settlement { id: task.id.clone(), token: task.token, verdict: Some(Verdict::Ack(v1::Ack::default())) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

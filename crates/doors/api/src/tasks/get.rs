@@ -16,8 +16,13 @@ pub(super) async fn get(call: Call<'_>, request: v1::GetTaskRequest) -> Result<v
     }
     let local = |_| async move {
         let (now, info) = call.read(call.handle().get(id)).await?;
-        let task = Some(messages::task(info, now));
-        Ok(v1::GetTaskResponse { task, freshness: None, forwarded_to: String::new() })
+        let has_result = info.result_bytes.is_some();
+        let mut task = messages::task(info, now);
+        if has_result {
+            // None: the queue's retention has ended since.
+            task.result = call.read(call.handle().result(id)).await?.unwrap_or_default();
+        }
+        Ok(v1::GetTaskResponse { task: Some(task), freshness: None, forwarded_to: String::new() })
     };
     call.serve(shard, request, local).await
 }

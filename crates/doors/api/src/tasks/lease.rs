@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use z4_proto::convert::{consumer_name, duration, lease_duration, queue_name};
+use z4_proto::convert::{consumer_name, duration, lease_wish, queue_name};
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1;
@@ -47,7 +47,7 @@ async fn here(
 ) -> Result<v1::LeaseTasksResponse, Failure> {
     let door = call.door;
     consumer_name(&request.consumer, "consumer")?;
-    let lease = lease_duration(request.lease_duration, "lease_duration")?;
+    let lease = lease_wish(request.lease_duration, "lease_duration")?;
     let wait = request.wait.map(|span| duration(span, "wait")).transpose()?;
     let wait = wait.map_or(Duration::ZERO, |span| Duration::from_millis(span.0).min(WAIT_MAX));
     if request.max_tasks > LEASE_TASKS_MAX {

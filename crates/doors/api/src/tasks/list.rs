@@ -11,7 +11,7 @@ use z4_proto::convert::{millis, queue_name};
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1;
-use z4_tasks::{ListFilter, PageToken, Phase};
+use z4_tasks::{End, ListFilter, PageToken, Phase};
 use z4_types::limits::LIST_PAGE_MAX;
 use z4_types::{Duration, Millis, QueueName};
 
@@ -77,7 +77,7 @@ impl Wish {
         let from = request.from.map(|time| millis(time, "from")).transpose()?;
         let to = request.to.map(|time| millis(time, "to")).transpose()?;
         let state = v1::TaskState::try_from(request.state).map_err(|_| {
-            let what = format_args!("{} is no TaskState; give 0 to 4", request.state);
+            let what = format_args!("{} is no TaskState; give 0 to 7", request.state);
             Failure::invalid("state", reason::FIELD_INVALID, what)
         })?;
         let filter = ListFilter { state: phase(state), from, to };
@@ -102,6 +102,9 @@ fn phase(state: v1::TaskState) -> Option<Phase> {
         v1::TaskState::Scheduled | v1::TaskState::Due => Some(Phase::Waiting),
         v1::TaskState::Leased => Some(Phase::Leased),
         v1::TaskState::Dead => Some(Phase::Dead),
+        v1::TaskState::Done => Some(Phase::Finished(Some(End::Done))),
+        v1::TaskState::Cancelled => Some(Phase::Finished(Some(End::Cancelled))),
+        v1::TaskState::Expired => Some(Phase::Finished(Some(End::Expired))),
     }
 }
 
@@ -116,7 +119,7 @@ pub(super) fn page_size(asked: u32) -> u32 {
 }
 
 /// Returns bytes as text for a token.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])
@@ -125,7 +128,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Returns the bytes of a token, None if it is no such text.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     if !text.len().is_multiple_of(2) {
         return None;
@@ -134,7 +137,7 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Returns the failure of a token that no list returned.
-pub(super) fn bad_token() -> Failure {
+pub(crate) fn bad_token() -> Failure {
     let what = "is not one that a list returned; start again without it";
     Failure::invalid("page_token", reason::PAGE_TOKEN_INVALID, what)
 }

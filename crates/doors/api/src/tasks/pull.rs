@@ -30,7 +30,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::Stream;
 use tonic::Status;
 use z4_host::Consumer;
-use z4_proto::convert::{consumer_name, lease_duration, pb_duration, queue_name};
+use z4_proto::convert::{consumer_name, lease_wish, pb_duration, queue_name};
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1;
@@ -217,7 +217,7 @@ impl Session {
     async fn begin(&mut self, open: Open, requests: &mut Requests<v1::PullRequest>) -> Result<Begun, Broken> {
         let queue = queue_name(&open.queue, "open.queue")?;
         consumer_name(&open.consumer, "open.consumer")?;
-        let lease = lease_duration(open.lease_duration, "open.lease_duration")?;
+        let lease = lease_wish(open.lease_duration, "open.lease_duration")?;
         if self.door.is_stopping() {
             return Err(status::draining().into());
         }
@@ -254,6 +254,8 @@ impl Session {
 
     async fn open(&mut self, open: Open, queue: QueueName, lease: z4_types::Duration) -> Result<(), Failure> {
         let consumer = self.door.consumer_name(open.consumer);
+        // For the whole stream: its client extends leases by it.
+        let lease = if lease.0 > 0 { lease } else { self.lease_of(&queue).await? };
         let opened = Opened {
             consumer: consumer.clone(),
             lease_duration: Some(pb_duration(lease)),
@@ -266,6 +268,12 @@ impl Session {
         let consumer = self.door.handle().consume(queue, consumer, lease, Box::new(sink));
         self.consumer = Some(consumer.map_err(|error| self.door.failure(&error))?);
         Ok(())
+    }
+
+    /// Returns how long a lease of `queue` holds if nobody names a time.
+    async fn lease_of(&self, queue: &QueueName) -> Result<z4_types::Duration, Failure> {
+        let call = Call::of_stream(&self.door, self.forwarded);
+        call.read(self.door.handle().lease_duration(queue.clone())).await
     }
 
     async fn take(&mut self, request: v1::PullRequest) -> Result<(), Failure> {

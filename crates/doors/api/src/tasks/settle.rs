@@ -1,11 +1,12 @@
 //! Settle leases: each on its own, the failures by position.
 
 use z4_proto::convert::{pb_settlement, settlement};
+use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1;
 use z4_tasks::command::Settlement;
 use z4_types::TaskId;
-use z4_types::limits::SETTLE_BATCH_MAX;
+use z4_types::limits::{BATCH_BYTES_MAX, SETTLE_BATCH_MAX};
 
 use super::split::{Item, Split, check_count, each, failures};
 use crate::call::Call;
@@ -19,8 +20,24 @@ pub(super) async fn settle(
     request: v1::SettleRequest,
 ) -> Result<v1::SettleResponse, Failure> {
     check_count("settlements", request.settlements.len(), SETTLE_BATCH_MAX)?;
+    check_results(&request.settlements)?;
     let Split { errors, forwarded_to } = each(call, Settlement::items(request)).await?;
     Ok(v1::SettleResponse { errors, forwarded_to })
+}
+
+/// Refuses a batch whose results together are more than one entry of the log shall hold.
+fn check_results(words: &[v1::Settlement]) -> Result<(), Failure> {
+    let result = |word: &v1::Settlement| match &word.verdict {
+        Some(v1::settlement::Verdict::Ack(ack)) => ack.result.len(),
+        _ => 0,
+    };
+    let bytes = words.iter().map(result).sum::<usize>();
+    if bytes > BATCH_BYTES_MAX {
+        let what =
+            format_args!("have {bytes} bytes of results; settle at most {BATCH_BYTES_MAX} in one batch");
+        return Err(Failure::invalid("settlements", reason::BATCH_TOO_LARGE, what));
+    }
+    Ok(())
 }
 
 impl Item for Settlement {

@@ -2,6 +2,7 @@
 
 mod ends;
 mod limits;
+mod queues;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1::admin_client::AdminClient;
 use z4_proto::v1::new_task::Schedule;
+use z4_proto::v1::queues_client::QueuesClient;
 use z4_proto::v1::settlement::Verdict;
 use z4_proto::v1::tasks_client::TasksClient;
 use z4_proto::v1::{self, pull_reply, pull_request};
@@ -30,6 +32,7 @@ struct Served {
     stop: watch::Sender<bool>,
     served: tokio::task::JoinHandle<()>,
     channel: Channel,
+    address: String,
     _dir: TempDir,
 }
 
@@ -46,13 +49,17 @@ impl Served {
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
         // A small window: what the client does not read stays at the server.
         let channel = endpoint.initial_stream_window_size(64 << 10).connect_lazy();
-        let this = Self { host, stop, served, channel, _dir: dir };
+        let this = Self { host, stop, served, channel, address: address.to_string(), _dir: dir };
         assert!(this.host.wait_until_serving(Duration::from_secs(20)), "shards elect their only voter");
         this
     }
 
     fn tasks(&self) -> TasksClient<Channel> {
         TasksClient::new(self.channel.clone()).max_decoding_message_size(z4_proto::MESSAGE_BYTES_MAX)
+    }
+
+    fn queues(&self) -> QueuesClient<Channel> {
+        QueuesClient::new(self.channel.clone())
     }
 
     async fn create(&self, queue: &str, task: v1::NewTask) -> Result<String, Status> {
@@ -110,7 +117,7 @@ fn at(seconds: i64) -> v1::NewTask {
 }
 
 fn ack(id: &str, token: u64) -> v1::Settlement {
-    v1::Settlement { id: id.into(), token, verdict: Some(Verdict::Ack(v1::Ack {})) }
+    v1::Settlement { id: id.into(), token, verdict: Some(Verdict::Ack(v1::Ack::default())) }
 }
 
 fn items(errors: Vec<v1::ItemError>) -> Vec<(u32, Failure)> {

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 use z4_env::{Clock, RealClock};
 use z4_tasks::command::{Due, NewTask};
-use z4_types::{Millis, Priority, QueueName};
+use z4_types::{Millis, QueueName};
 
 use super::*;
 use crate::config::Config;
@@ -129,7 +129,7 @@ fn task() -> NewTask {
         payload: vec![7; 10].into(),
         metadata: Vec::new(),
         due: Due::Now,
-        priority: Priority::default(),
+        priority: None,
         max_attempts: None,
         retry: None,
         ttl: None,

@@ -1,0 +1,37 @@
+//! Redrive: a dead task gets all its attempts again.
+//!
+//! Its last error stays until there is another one. The TTL it had ended when it died: it has none any more.
+
+use z4_types::Millis;
+
+use crate::codec::List;
+use crate::machine::Machine;
+use crate::outcome::{Outcome, Refusal};
+use crate::rows::{Phase, State};
+use crate::{Fault, Store};
+
+impl Machine {
+    pub(super) fn redrive(&mut self, store: &mut dyn Store, mut tasks: List<'_>) -> Result<Outcome, Fault> {
+        let mut results: Vec<Result<Millis, Refusal>> = Vec::with_capacity(tasks.len());
+        while let Some((target, delay)) = tasks.next_redrive()? {
+            let id = target.id;
+            let state = match self.target(store, target)? {
+                Ok(found) if found.state.phase == Phase::Dead => found.state,
+                Ok(_) => {
+                    results.push(Err(Refusal::TaskNotDead(id)));
+                    continue;
+                }
+                Err(refusal) => {
+                    results.push(Err(refusal));
+                    continue;
+                }
+            };
+            let texts = self.texts(store, id)?;
+            self.take_out(store, id, &state)?;
+            let due = self.meta.now + delay;
+            let mut state = State { failures: 0, ..state };
+            results.push(Ok(self.wait_again(store, id, &mut state, due, texts.as_texts())?));
+        }
+        Ok(Outcome::Redriven(results))
+    }
+}

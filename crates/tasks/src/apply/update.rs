@@ -1,0 +1,119 @@
+//! UpdateTask and RunNow: changes of a task that waits.
+//!
+//! A leased task is a consumer's, as it was delivered; a dead one waits for a redrive. So only the line knows the task, and
+//! it leaves its place there and takes another. Priority, payload and metadata are written into the body, for whoever reads
+//! it; the due time into the state row, whose revision tells the change.
+
+use crate::codec::{Item, List, Reader, put_item};
+use crate::command::{Due, Target, UpdateTask};
+use crate::index::Found;
+use crate::machine::Machine;
+use crate::outcome::{Outcome, Refusal, Updated};
+use crate::rows::{Phase, State, key, read_body, read_defaults, write_body};
+use crate::{Fault, Store};
+
+impl Machine {
+    pub(super) fn update(
+        &mut self,
+        store: &mut dyn Store,
+        update: &UpdateTask,
+    ) -> Result<Result<Updated, Refusal>, Fault> {
+        let id = update.target.id;
+        let found = match self.waiting(store, update.target)? {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let mut state = found.state;
+        let texts = if found.has_state { self.texts(store, id)? } else { Default::default() };
+        self.unschedule(store, id, &state)?;
+        if update.priority.is_some() || update.payload.is_some() || update.metadata.is_some() {
+            self.rewrite_body(store, update, &mut state)?;
+        }
+        let due = match update.due {
+            None => state.deliver_at,
+            Some(Due::Now) => self.meta.now,
+            Some(Due::At(at)) => at,
+            Some(Due::After(delay)) => self.meta.now + delay,
+        };
+        let deliver_at = self.wait_again(store, id, &mut state, due, texts.as_texts())?;
+        Ok(Ok(Updated { etag: u64::from(state.revision.saturating_add(1)), deliver_at }))
+    }
+
+    pub(super) fn run_now(&mut self, store: &mut dyn Store, mut tasks: List<'_>) -> Result<Outcome, Fault> {
+        let mut results = Vec::with_capacity(tasks.len());
+        while let Some(target) = tasks.next_target()? {
+            let due = match self.waiting(store, target)? {
+                Err(refusal) => Err(refusal),
+                // Due already: it keeps its place ahead of what became due after it.
+                Ok(Found { state, .. }) if state.deliver_at <= self.meta.now => {
+                    Ok(Updated { etag: state.revision.into(), deliver_at: state.deliver_at })
+                }
+                Ok(_) => {
+                    let due = Some(Due::Now);
+                    let update = UpdateTask { target, due, priority: None, payload: None, metadata: None };
+                    self.update(store, &update)?
+                }
+            };
+            results.push(due);
+        }
+        Ok(Outcome::MadeDue(results))
+    }
+
+    /// Returns a task that has not finished, if it has the etag named.
+    pub(super) fn target(&self, store: &dyn Store, target: Target) -> Result<Result<Found, Refusal>, Fault> {
+        let Target { id, etag } = target;
+        let found = self.find(store, id)?.filter(|found| !found.state.phase.is_finished());
+        let Some(found) = found else { return Ok(Err(Refusal::NotFound(id))) };
+        let revision = u64::from(found.state.revision);
+        Ok(match etag {
+            Some(given) if given != revision => Err(Refusal::TaskChanged { id, etag: revision, given }),
+            _ => Ok(found),
+        })
+    }
+
+    /// Returns a task that waits.
+    fn waiting(&self, store: &dyn Store, target: Target) -> Result<Result<Found, Refusal>, Fault> {
+        let id = target.id;
+        Ok(self.target(store, target)?.and_then(|found| match found.state.phase {
+            Phase::Leased => Err(Refusal::TaskLeased { id, until: found.state.at }),
+            Phase::Dead => Err(Refusal::TaskDead(id)),
+            _ => Ok(found),
+        }))
+    }
+
+    /// Writes the body of a task anew, and what the state knows of it.
+    fn rewrite_body(
+        &mut self,
+        store: &mut dyn Store,
+        update: &UpdateTask,
+        state: &mut State,
+    ) -> Result<(), Fault> {
+        let id = update.target.id;
+        let value = store
+            .get(&key::body(id))?
+            .ok_or_else(|| Fault::corrupt(format!("task {id} lost its body row")))?;
+        let (queue, item) = read_body(&value)?;
+        let defaults = read_defaults(&value)?;
+        let mut task = item.to_new_task();
+        // What the queue answered stays with the defaults, apart from what the creator named.
+        task.ttl = task.ttl.filter(|_| defaults.ttl.is_none());
+        task.max_attempts = task.max_attempts.filter(|_| defaults.max_attempts.is_none());
+        task.retry = task.retry.filter(|_| defaults.retry.is_none());
+        task.priority = update.priority.or(task.priority);
+        if let Some(payload) = &update.payload {
+            task.payload = payload.clone();
+        }
+        if let Some(metadata) = &update.metadata {
+            task.metadata.clone_from(metadata);
+        }
+        drop(value);
+        let mut raw = Vec::new();
+        put_item(&mut raw, &task);
+        let item = Item::read(&mut Reader::new(&raw))?;
+        (state.priority, state.payload_bytes) = (item.priority.unwrap_or_default().0, item.payload_bytes());
+        self.buffer.clear();
+        write_body(queue, &defaults, &item, &mut self.buffer);
+        store.put(&key::body(id), &self.buffer);
+        Ok(())
+    }
+}
