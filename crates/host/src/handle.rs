@@ -584,6 +584,7 @@ mod tests {
             retry: None,
             ttl: None,
             request: None,
+            group: None,
         }
     }
 

@@ -453,6 +453,7 @@ pub(crate) fn draw_task(rng: &mut SeededRng, work: &Work, now: Millis, tag: Tag,
         retry: rng.chance(1, 4).then(|| Retry { initial: Duration(1 + delay % 5_000), ..Retry::default() }),
         ttl: percent(rng, work.ttls).then(|| Duration(1 + rng.below(600_000))),
         request: named.then(|| RequestId(tag.into())),
+        group: None,
     }
 }
 
@@ -468,7 +469,11 @@ pub(crate) fn draw_verdict(rng: &mut SeededRng, work: &Work) -> Option<Verdict> 
     let delay = Duration(rng.below(work.delay_max_ms));
     match choice {
         0 => Some(Verdict::Ack),
-        1 => Some(Verdict::Nack { delay: rng.chance(1, 2).then_some(delay), reason: "no".into() }),
+        1 => Some(Verdict::Nack {
+            delay: rng.chance(1, 2).then_some(delay),
+            slow_group: None,
+            reason: "no".into(),
+        }),
         2 => Some(Verdict::Release { delay: if rng.chance(1, 2) { Duration(0) } else { delay } }),
         3 => Some(Verdict::Extend { ttl: draw_lease(rng, work) }),
         _ => None,

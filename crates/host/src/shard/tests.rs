@@ -159,6 +159,7 @@ fn task(payload: usize) -> NewTask {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn new_task(due: Due) -> NewTask {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     }
 }
 
