@@ -87,7 +87,7 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::TooManyQueues(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_QUEUES, why.to_string())
             .with_retry_after(TOO_MANY_QUEUES_WAIT),
         Refusal::TooManyGroups(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_GROUPS, why.to_string())
-            .with_retry_after(BACKLOG_FULL_WAIT),
+            .with_retry_after(QUEUE_FULL_WAIT),
         Refusal::TooManyGroupsSet { .. } => {
             Failure::new(Kind::Overloaded, reason::TOO_MANY_GROUPS, why.to_string())
         }
