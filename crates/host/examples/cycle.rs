@@ -46,6 +46,7 @@ fn main() {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     };
     let started = Instant::now();
     runtime.block_on(async {

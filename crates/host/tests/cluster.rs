@@ -170,6 +170,7 @@ fn task() -> NewTask {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     }
 }
 

@@ -297,6 +297,7 @@ fn convert_new_task(task: v1::NewTask, queue: &QueueName) -> Result<NewTask, Fai
         retry: task.retry.map(retry).transpose()?,
         ttl: task.ttl.map(|span| duration(span, "ttl")).transpose()?,
         request: request_id(&task.request_id, queue, "request_id")?,
+        group: None,
     };
     task.check().map_err(out_of_limits)?;
     Ok(task)
@@ -364,6 +365,7 @@ pub fn settlement(word: v1::Settlement) -> Result<Settlement, Failure> {
         }
         Some(Pb::Nack(nack)) => Verdict::Nack {
             delay: nack.delay.map(|span| duration(span, "nack.delay")).transpose()?,
+            slow_group: None,
             reason: cut(nack.reason, REASON_BYTES_MAX),
         },
         Some(Pb::Release(release)) => Verdict::Release {
@@ -400,7 +402,7 @@ pub fn pb_settlement(settlement: Settlement) -> v1::Settlement {
     let verdict = match settlement.verdict {
         Verdict::Ack => Pb::Ack(v1::Ack::default()),
         Verdict::AckWith { result } => Pb::Ack(v1::Ack { result }),
-        Verdict::Nack { delay, reason } => {
+        Verdict::Nack { delay, reason, .. } => {
             Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason, dead: false })
         }
         Verdict::NackDead { reason } => Pb::Nack(v1::Nack { delay: None, reason, dead: true }),

@@ -108,6 +108,8 @@ reasons! {
     OVERLOADED
     /// The shard has as many queues as it may have; existing ones go on.
     TOO_MANY_QUEUES
+    /// The shard has as many groups with open tasks as it may have, or the queue as many with limits of their own.
+    TOO_MANY_GROUPS
     /// The disk is full; settling and cancelling still work.
     DISK_FULL
     /// It was proposed and the answer was lost: retry with the same request id.

@@ -46,7 +46,7 @@ pub enum Letter {
     /// To a cancel.
     Cancelled(Call, All<()>),
     /// To a get.
-    Got(Call, Result<(Millis, Option<TaskInfo>), Error>),
+    Got(Call, Result<(Millis, Option<Box<TaskInfo>>), Error>),
     /// To a list: what to list from.
     Viewed(Call, Result<(Millis, View), Error>),
     /// To a question for the counters of a shard.
@@ -60,6 +60,14 @@ pub enum Letter {
 /// The shared letter box.
 #[derive(Clone, Default)]
 pub struct Letters(Arc<Mutex<Vec<Letter>>>);
+
+impl Letter {
+    /// Returns the answer to a get.
+    #[must_use]
+    pub fn got(call: Call, answer: Result<(Millis, Option<TaskInfo>), Error>) -> Self {
+        Self::Got(call, answer.map(|(now, info)| (now, info.map(Box::new))))
+    }
+}
 
 impl Letters {
     fn put(&self, letter: Letter) {
@@ -384,7 +392,7 @@ impl Clients {
     pub fn get(&mut self, shell: &mut Shell, model: &Model, id: Option<TaskId>) {
         let Some(id) = id.or_else(|| self.some_task(model)) else { return };
         let call = self.call(Waiting::Get(id));
-        let reply = self.letters.reply(move |answer| Letter::Got(call, answer));
+        let reply = self.letters.reply(move |answer| Letter::got(call, answer));
         shell.read(id.shard(), Read::Get { id, reply });
     }
 
@@ -453,6 +461,7 @@ pub(crate) fn draw_task(rng: &mut SeededRng, work: &Work, now: Millis, tag: Tag,
         retry: rng.chance(1, 4).then(|| Retry { initial: Duration(1 + delay % 5_000), ..Retry::default() }),
         ttl: percent(rng, work.ttls).then(|| Duration(1 + rng.below(600_000))),
         request: named.then(|| RequestId(tag.into())),
+        group: None,
     }
 }
 
@@ -468,7 +477,11 @@ pub(crate) fn draw_verdict(rng: &mut SeededRng, work: &Work) -> Option<Verdict> 
     let delay = Duration(rng.below(work.delay_max_ms));
     match choice {
         0 => Some(Verdict::Ack),
-        1 => Some(Verdict::Nack { delay: rng.chance(1, 2).then_some(delay), reason: "no".into() }),
+        1 => Some(Verdict::Nack {
+            delay: rng.chance(1, 2).then_some(delay),
+            slow_group: None,
+            reason: "no".into(),
+        }),
         2 => Some(Verdict::Release { delay: if rng.chance(1, 2) { Duration(0) } else { delay } }),
         3 => Some(Verdict::Extend { ttl: draw_lease(rng, work) }),
         _ => None,

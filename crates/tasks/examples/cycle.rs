@@ -6,9 +6,9 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use z4_tasks::command::{Command, Due, NewTask, Settlement, Verdict};
+use z4_tasks::command::{Command, Due, NewTask, SetMode, SetQueue, Settlement, Verdict};
 use z4_tasks::outcome::Outcome;
-use z4_tasks::{EntryBuilder, Machine, MemoryStore, encode_create, hydrate};
+use z4_tasks::{EntryBuilder, Machine, MemoryStore, Patch, Rate, Settings, encode_create, hydrate};
 use z4_types::{Duration, Millis, QueueName, ShardId};
 
 const BATCH: u32 = 256;
@@ -38,8 +38,23 @@ fn entry(now: u64, command: &Command) -> Bytes {
     entry.finish()
 }
 
-/// Runs `ROUNDS` cycles over a backlog of `backlog` tasks that stay.
-fn run(backlog: u32) {
+/// Limits of a queue and its groups that are looked at with every task, and never met.
+fn limits(queue: &QueueName) -> Command {
+    let rate = Rate { thousandths: 1_000_000_000, burst: 1 << 30 };
+    let set = Settings {
+        concurrency: Some(1 << 20),
+        rate: Some(rate),
+        group_concurrency: Some(1 << 20),
+        group_rate: Some(rate),
+        group_weight: Some(3),
+        ..Settings::default()
+    };
+    let patch = Patch { set, ..Patch::default() };
+    Command::SetQueue(Box::new(SetQueue { queue: queue.clone(), mode: SetMode::Upsert, etag: None, patch }))
+}
+
+/// Runs `ROUNDS` cycles over a backlog of `backlog` tasks that stay, of so many groups; 0: without groups and limits.
+fn run(backlog: u32, groups: usize) {
     let queue = QueueName::new("bench").expect("valid");
     let task = NewTask {
         payload: Bytes::from(vec![7; 200]),
@@ -50,11 +65,18 @@ fn run(backlog: u32) {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     };
-    let batch = vec![task.clone(); BATCH as usize];
-    let later = vec![NewTask { due: Due::After(Duration(1 << 30)), ..task }; BATCH as usize];
+    let group = |n: usize| (groups > 0).then(|| format!("tenant-{}", n % groups));
+    let batch: Vec<NewTask> =
+        (0..BATCH as usize).map(|n| NewTask { group: group(n * 7), ..task.clone() }).collect();
+    let later: Vec<NewTask> =
+        batch.iter().map(|task| NewTask { due: Due::After(Duration(1 << 30)), ..task.clone() }).collect();
     let mut store = MemoryStore::new();
     let mut machine = Machine::open(ShardId(1), &store).expect("empty");
+    if groups > 0 {
+        machine.apply(&mut store, &entry(1, &limits(&queue))).expect("applies");
+    }
     for _ in 0..backlog / BATCH {
         let mut entry = EntryBuilder::new(Millis(1));
         entry.push_encoded(&encode_create(&queue, None, &later));
@@ -91,7 +113,7 @@ fn run(backlog: u32) {
     assert_eq!(totals.acked, ROUNDS * u64::from(BATCH), "every task was acked");
     let each = |nanos: u128| nanos / u128::from(ROUNDS * u64::from(BATCH));
     println!(
-        "backlog {backlog:>7}: create {} + lease {} + ack {} = {} ns a task; encode {}, hydrate {}",
+        "backlog {backlog:>7}, groups {groups:>6}: create {} + lease {} + ack {} = {} ns a task; encode {}, hydrate {}",
         each(spent.create),
         each(spent.lease),
         each(spent.ack),
@@ -102,7 +124,14 @@ fn run(backlog: u32) {
 }
 
 fn main() {
+    // Narrowed down by arguments: backlog, groups.
+    let given: Vec<u32> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    if let [backlog, groups] = given[..] {
+        return run(backlog, groups as usize);
+    }
     for backlog in [0, 100_000, 1_000_000] {
-        run(backlog);
+        for groups in [0, 100, 10_000] {
+            run(backlog, groups);
+        }
     }
 }

@@ -20,6 +20,7 @@ mod pause;
 mod purge;
 mod redrive;
 mod release;
+mod set_group;
 mod set_policies;
 mod set_queue;
 mod settle;
@@ -61,6 +62,7 @@ impl Machine {
                 Raw::Redrive(tasks) => self.redrive(store, tasks)?,
                 Raw::Update(update) => Outcome::Updated(self.update(store, &update)?),
                 Raw::RunNow(tasks) => self.run_now(store, tasks)?,
+                Raw::SetGroup(set) => Outcome::GroupSet(self.set_group(store, &set)?),
             });
         }
         self.evict_some(store)?;

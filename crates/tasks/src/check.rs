@@ -3,6 +3,16 @@
 //! Walks every row and compares them with each other, with the counters and with the machine's memory. O(tasks): for the
 //! simulator, which runs it after applies, for tests, and for an operator who doubts a replica.
 
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+
+mod groups;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use z4_types::{Millis, TaskId};
@@ -12,7 +22,7 @@ use crate::machine::Machine;
 use crate::queue::Queue;
 use crate::retention::Finished;
 use crate::rows::{
-    Config, Meta, Phase, QueueRecord, Remembered, Scheduled, State, key, read_body, read_policies,
+    Config, Member, Meta, Phase, QueueRecord, Remembered, Scheduled, State, key, read_body, read_policies,
 };
 use crate::settings::Policies;
 use crate::stats::QueueStats;
@@ -28,14 +38,6 @@ fn rows(store: &dyn Read, letter: u8) -> Result<Rows, Fault> {
         true
     })?;
     Ok(rows)
-}
-
-macro_rules! ensure {
-    ($holds:expr, $($text:tt)*) => {
-        if !$holds {
-            return Err(format!($($text)*));
-        }
-    };
 }
 
 impl Machine {
@@ -74,6 +76,7 @@ impl Machine {
         let leased: BTreeMap<_, _> = leased.into_iter().collect();
         let dead: BTreeMap<_, _> = dead.into_iter().collect();
 
+        let mut groups = groups::Seen::read(store).map_err(|fault| fault.what)?;
         for (key, value) in &bodies {
             let id = key::read_id(key).map_err(text)?;
             let (queue, item) = read_body(value).map_err(text)?;
@@ -105,8 +108,13 @@ impl Machine {
             ensure!(state.token.0 < self.meta.next_token, "task {id} has a token not given out yet");
             ensure!(state.token.0 == 0 || tokens.insert(state.token), "token {} is used twice", state.token);
             ensure!(state.failures <= state.deliveries, "task {id} failed more often than it was delivered");
+            groups.task(self, id, &item, &state, row.is_some())?;
             let stats = &mut counted[queue as usize];
             match state.phase {
+                Phase::Waiting if state.member != Member::None => {
+                    stats.waiting += 1;
+                    *due.entry(queue).or_default().entry(step_of(state.deliver_at)).or_default() += 1;
+                }
                 Phase::Waiting => {
                     stats.waiting += 1;
                     in_schedule += 1;
@@ -181,6 +189,7 @@ impl Machine {
         ensure!(results.is_empty(), "{} results without a task", results.len());
         self.check_queues(&counted, &lines, &read(b'Q')?, &read(b'N')?)?;
         self.check_settings(store)?;
+        self.check_groups(store, &mut groups)?;
         self.check_evictions(store)?;
         for (number, _) in (0..).zip(&self.queues).filter(|(_, queue)| queue.is_some()) {
             let queue = self.queue(number).map_err(|fault| fault.what)?;
@@ -242,6 +251,14 @@ impl Machine {
             ensure!(
                 queue.steps.counted.step <= step_of(self.meta.now),
                 "queue {name} is ahead of shard time"
+            );
+            ensure!(
+                record.grouped == queue.grouped && record.served == queue.served,
+                "queue {name}: {:?} {:?} on disk, {:?} {:?} in memory",
+                record.grouped,
+                record.served,
+                queue.grouped,
+                queue.served
             );
             ensure!(
                 record.lines == expected,
@@ -310,6 +327,12 @@ impl Machine {
             let own = queue.config.as_ref().map(|config| &config.settings);
             let effective = self.policies.resolve(queue.name.as_str(), own);
             ensure!(effective == *queue.effective, "queue {} goes by settings of before", queue.name);
+            ensure!(queue.limits == effective.limits(), "queue {} has limits of before", queue.name);
+            ensure!(
+                *queue.group_limits == effective.group_limits(),
+                "groups of queue {} have limits of before",
+                queue.name
+            );
         }
         ensure!(configs.is_empty(), "{} configs of no queue", configs.len());
         Ok(())

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REASON_BYTES_MAX};
 use z4_types::{Millis, QueueName, RequestId};
 
-pub(crate) use item::{Item, put_item, put_retry, read_retry};
+pub(crate) use item::{Item, put_group, put_item, put_retry, read_group, read_retry};
 pub(crate) use raw::{List, Raw, RawCreate, RawLease, RawSettlement, RawVerdict};
 pub(crate) use reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
 
@@ -244,6 +244,7 @@ fn put_command(out: &mut Vec<u8>, command: &Command) {
             put_len(out, tasks.len());
             tasks.iter().for_each(|target| update::put_target(out, target));
         }
+        Command::SetGroup(set) => queue::put_set_group(out, set),
     });
 }
 
@@ -264,11 +265,20 @@ fn put_verdict(out: &mut Vec<u8>, verdict: &Verdict) {
             put_u64(out, ttl.0);
             put_long_text(out, cut(progress, PROGRESS_BYTES_MAX));
         }
-        Verdict::Nack { delay: None, reason } => {
+        Verdict::Nack { delay, slow_group: Some(slow), reason } => {
+            out.push(raw::NACK_SLOW);
+            put_u64(out, slow.0);
+            out.push(delay.is_some().into());
+            if let Some(delay) = delay {
+                put_u64(out, delay.0);
+            }
+            put_long_text(out, cut(reason, REASON_BYTES_MAX));
+        }
+        Verdict::Nack { delay: None, slow_group: None, reason } => {
             out.push(raw::NACK);
             put_long_text(out, cut(reason, REASON_BYTES_MAX));
         }
-        Verdict::Nack { delay: Some(delay), reason } => {
+        Verdict::Nack { delay: Some(delay), slow_group: None, reason } => {
             out.push(raw::NACK_DELAY);
             put_u64(out, delay.0);
             put_long_text(out, cut(reason, REASON_BYTES_MAX));

@@ -15,6 +15,8 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
 
 use crate::settings::{Patch, Policies};
 
+pub use crate::settings::SetGroup;
+
 /// When a new task is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -71,6 +73,8 @@ pub struct NewTask {
     pub ttl: Option<Duration>,
     /// Names this one task across retries of its create; see also [`Command::Create`].
     pub request: Option<RequestId>,
+    /// Its tenant, customer, document: what it takes turns with others by, and is limited by. None: no group.
+    pub group: Option<String>,
 }
 
 /// What a consumer says of a leased task.
@@ -87,6 +91,8 @@ pub enum Verdict {
     Nack {
         /// Wait before the next delivery; None: by retry policy.
         delay: Option<Duration>,
+        /// Nothing of the task's group is delivered for so long: somebody asked the consumer for a rest (Retry-After).
+        slow_group: Option<Duration>,
         /// Kept with the task as its last error; cut at `REASON_BYTES_MAX`.
         reason: String,
     },
@@ -246,7 +252,8 @@ pub enum Command {
         /// The tasks, in order.
         tasks: Vec<NewTask>,
     },
-    /// Picks the next due tasks for one consumer: by priority, then due time, then creation.
+    /// Picks the next due tasks for one consumer: by priority, then due time, then creation. Where tasks have groups: by
+    /// priority, then fairly between groups, then by due time.
     Lease {
         /// The queue; an unknown one has nothing due and is not created.
         queue: QueueName,
@@ -291,4 +298,6 @@ pub enum Command {
     UpdateTask(Box<UpdateTask>),
     /// Makes waiting tasks due at once.
     RunNow(Vec<Target>),
+    /// Sets limits of one group.
+    SetGroup(SetGroup),
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use z4_types::{Millis, QueueName};
 
 use crate::machine::Machine;
-use crate::queue::Paused;
+use crate::queue::{Paused, limits_of};
 use crate::rows::{Config, key, read_policies};
 use crate::settings::{Effective, Policies, Settings};
 use crate::{Fault, Read, Store};
@@ -67,7 +67,9 @@ impl Machine {
                 queue.ok_or_else(|| Fault::corrupt(format!("a config row names no queue: {number}")))?;
             queue.config = Some(Box::new(config));
         }
-        self.resolve_all();
+        for number in 0..self.meta.next_queue {
+            self.resolve_one(number);
+        }
         Ok(())
     }
 
@@ -80,25 +82,50 @@ impl Machine {
         Arc::new(self.policies.resolve(name, own))
     }
 
-    /// Resolves the settings of every queue.
-    pub(crate) fn resolve_all(&mut self) {
-        for number in 0..self.meta.next_queue {
-            self.resolve_one(number);
-        }
-    }
-
     /// Resolves the settings of a queue, after they or the policies changed.
-    fn resolve_one(&mut self, number: u32) {
-        let Some(queue) = &self.queues[number as usize] else { return };
+    /// Returns whether limits have changed: then whoever serves is to be told.
+    fn resolve_one(&mut self, number: u32) -> bool {
+        let Some(queue) = &self.queues[number as usize] else { return false };
         let own = queue.config.as_ref().map(|config| &config.settings);
         let effective = self.resolve(queue.name.as_str(), own);
-        let Some(queue) = &mut self.queues[number as usize] else { return };
+        let Some(queue) = &mut self.queues[number as usize] else { return false };
         let changed = queue.effective.retention != effective.retention;
+        let limits = (queue.limits, queue.effective.group_limits(), queue.effective.ageing);
         queue.effective = effective;
+        let now_limits = (queue.effective.limits(), queue.effective.group_limits(), queue.effective.ageing);
+        queue.limits = now_limits.0;
+        if *queue.group_limits != now_limits.1 {
+            queue.group_limits = Arc::new(now_limits.1);
+        }
         if changed && queue.stats.finished > 0 {
             // What goes next may go sooner now: looked at when somebody asks.
             self.evict_by(number, Some(Millis(0)));
         }
+        limits != now_limits
+    }
+
+    /// Resolves the settings of a queue, and lets its scheduler know.
+    fn resolve_and_tell(&mut self, number: u32) -> Result<(), Fault> {
+        if self.resolve_one(number) {
+            let now = self.meta.now;
+            let queue = self.queue_mut(number)?;
+            if let Some(rate) = queue.limits.rate {
+                queue.served.bucket.clamp(rate, now);
+            }
+            self.retune(number)?;
+        }
+        Ok(())
+    }
+
+    /// The limits of groups have changed: all are judged anew.
+    pub(crate) fn retune(&mut self, number: u32) -> Result<(), Fault> {
+        let now = self.meta.now;
+        let queue = self.queue_mut(number)?;
+        let (settings, of_queue) = (&queue.group_settings, &queue.group_limits);
+        if let Some(groups) = &mut queue.groups {
+            groups.retune(queue.effective.ageing, |name| limits_of(settings, of_queue, name), now);
+        }
+        self.touch(number)
     }
 
     /// Changes what was set of a queue, and writes its row.
@@ -122,13 +149,27 @@ impl Machine {
             store.put(&key::config(number), &value);
             queue.config = Some(config);
         }
-        self.resolve_one(number);
-        Ok(())
+        self.resolve_and_tell(number)
+    }
+
+    /// The same for one group.
+    pub(crate) fn retune_one(&mut self, number: u32, group: &str) -> Result<(), Fault> {
+        let now = self.meta.now;
+        let queue = self.queue_mut(number)?;
+        let limits = queue.limits_of(group);
+        if let Some(groups) = &mut queue.groups {
+            groups.retune_one(group, limits, now);
+        }
+        self.touch(number)
     }
 
     /// Replaces the policies in memory.
-    pub(crate) fn adopt_policies(&mut self, policies: Policies) {
+    pub(crate) fn adopt_policies(&mut self, policies: Policies) -> Result<(), Fault> {
         self.policies = policies;
-        self.resolve_all();
+        (0..self.meta.next_queue)
+            .filter(|number| self.queues[*number as usize].is_some())
+            .collect::<Vec<u32>>()
+            .into_iter()
+            .try_for_each(|number| self.resolve_and_tell(number))
     }
 }

@@ -59,9 +59,6 @@
 //!
 //! Sources: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996; ADR-0011 items 7 and 8.
 
-// Until Lease drives it, only its tests do.
-#![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "the verbs do not use groups yet"))]
-
 mod ahead;
 mod explain;
 mod few;
@@ -78,9 +75,9 @@ use std::sync::Arc;
 use z4_types::{Duration, Millis};
 
 pub(crate) use ahead::Ahead;
-pub(crate) use explain::Reason;
+pub(crate) use explain::{AHEAD_COUNTED_MAX, Reason};
 pub(crate) use group::Group;
-pub(crate) use limits::{Bucket, GroupLimits, Limits, Rate};
+pub(crate) use limits::{Bucket, Gate, GroupLimits, Limits};
 
 use crate::Fault;
 use crate::head::Point;
@@ -357,6 +354,18 @@ impl Groups {
         }
     }
 
+    /// The limits of one group have changed.
+    pub(crate) fn retune_one(&mut self, name: &str, limits: Arc<GroupLimits>, now: Millis) {
+        let Some(number) = self.number(name) else { return };
+        let group = self.slots[number.0 as usize].as_mut().expect("a group that is named has a slot");
+        group.limits = limits;
+        if let Some(rate) = group.limits.limits.rate {
+            group.bucket.clamp(rate, now);
+        }
+        self.dirty.insert(number.0);
+        self.place(number.0, now);
+    }
+
     // Time.
 
     /// Returns when a choice may be possible if nothing happens until then: `now` if it is, None if only an event
@@ -366,6 +375,14 @@ impl Groups {
             return Some(now);
         }
         self.later.first().map(|(at, _)| now.max(*at))
+    }
+
+    /// Returns when groups are worth judging anew ahead of a choice, if at least `many` wait for time.
+    pub(crate) fn next_promotion(&self, many: usize) -> Option<Millis> {
+        if self.later.len() < many {
+            return None;
+        }
+        self.later.first().map(|(at, _)| *at)
     }
 
     /// Judges up to `limit` of the groups anew whose time has come. Changes no answer; returns whether some are left.

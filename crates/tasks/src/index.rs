@@ -8,6 +8,9 @@
 //!                                        ▼ out of attempts
 //!                                      dead
 //! ```
+//! The schedule of a task in a group is two rows: its place in the group's line, and one by due time, for lists. The
+//! scheduler is told of every move.
+//!
 //! Keys that were never used before are inserted, all others put: storage forgets an inserted key without a trace when
 //! it is deleted before the next checkpoint, which would be wrong for a key that the base has and the working set hides.
 //! So a first schedule row is inserted, but that of a retry is put: a task released within the millisecond it was
@@ -17,7 +20,7 @@ use z4_types::{Millis, TaskId, Token};
 
 use crate::machine::Machine;
 use crate::queue::decrease;
-use crate::rows::{OwnedTexts, Phase, State, Texts, key, read_body};
+use crate::rows::{Member, OwnedTexts, Phase, State, Texts, key, read_body};
 use crate::{Fault, Store};
 
 /// A task found by its id.
@@ -81,8 +84,30 @@ impl Machine {
         Ok(State::read(&value)?.1.into())
     }
 
-    /// Adds the schedule row of a task that is in no index.
+    /// Puts a task that is in no index into its line.
     pub(crate) fn schedule(&mut self, store: &mut dyn Store, id: TaskId, found: &Found) -> Result<(), Fault> {
+        match found.state.member {
+            Member::None => self.schedule_as(store, id, found, None),
+            Member::Named => {
+                let group = self.group_name(store, id)?;
+                self.schedule_as(store, id, found, Some(&group))
+            }
+            // It was leased, and the group still counts it so.
+            Member::Leased(_) => self.schedule_in(store, id, found, None),
+        }
+    }
+
+    /// The same for one whose group the caller knows.
+    pub(crate) fn schedule_as(
+        &mut self,
+        store: &mut dyn Store,
+        id: TaskId,
+        found: &Found,
+        group: Option<&str>,
+    ) -> Result<(), Fault> {
+        if group.is_some() {
+            return self.schedule_in(store, id, found, group);
+        }
         let Found { state, has_state } = found;
         let key = key::schedule(state.queue, state.priority, state.deliver_at, id);
         let mut value = [0; 13];
@@ -103,6 +128,38 @@ impl Machine {
         self.touch(state.queue)
     }
 
+    /// Adds the rows of a task that waits in a group.
+    fn schedule_in(
+        &mut self,
+        store: &mut dyn Store,
+        id: TaskId,
+        found: &Found,
+        group: Option<&str>,
+    ) -> Result<(), Fault> {
+        let Found { state, has_state } = found;
+        let number = self.join(id, state, group)?;
+        let key = key::in_group(state.queue, number.0, state.priority, state.deliver_at, id);
+        let timed = key::timed(state.queue, state.deliver_at, id);
+        let mut value = [0; 13];
+        let mut scheduled = state.scheduled();
+        scheduled.has_state = *has_state;
+        let value = scheduled.write(&mut value);
+        let payload_bytes = state.payload_bytes.to_le_bytes();
+        if *has_state {
+            store.put(&key, value);
+            store.put(&timed, &payload_bytes);
+        } else {
+            store.insert(&key, value);
+            store.insert(&timed, &payload_bytes);
+        }
+        let queue = self.queue_mut(state.queue)?;
+        queue.stats.waiting += 1;
+        queue.steps.count(state.deliver_at, 1)?;
+        queue.count_grouped(state.priority, true)?;
+        queue.timed.get_mut().inserted((state.deliver_at.0, id.0));
+        self.touch(state.queue)
+    }
+
     /// Notes that a task of a queue may be due sooner than was known.
     pub(crate) fn touch(&mut self, number: u32) -> Result<(), Fault> {
         if !std::mem::replace(&mut self.queue_mut(number)?.touched, true) {
@@ -111,13 +168,16 @@ impl Machine {
         Ok(())
     }
 
-    /// Removes the schedule row.
+    /// Takes a task out of its line.
     pub(crate) fn unschedule(
         &mut self,
         store: &mut dyn Store,
         id: TaskId,
         state: &State,
     ) -> Result<(), Fault> {
+        if state.member != Member::None {
+            return self.unschedule_in(store, id, state);
+        }
         store.delete(&key::schedule(state.queue, state.priority, state.deliver_at, id));
         let queue = self.queue_mut(state.queue)?;
         decrease(&mut queue.stats.waiting, "schedule")?;
@@ -130,6 +190,23 @@ impl Machine {
             line.head.get_mut().deleted((state.deliver_at.0, id.0));
         }
         Ok(())
+    }
+
+    /// Removes the rows of a task that waits in a group.
+    fn unschedule_in(&mut self, store: &mut dyn Store, id: TaskId, state: &State) -> Result<(), Fault> {
+        let number = self.group_number(store, id, state)?;
+        store.delete(&key::in_group(state.queue, number.0, state.priority, state.deliver_at, id));
+        store.delete(&key::timed(state.queue, state.deliver_at, id));
+        let queue = self.queue_mut(state.queue)?;
+        decrease(&mut queue.stats.waiting, "group")?;
+        queue.steps.count(state.deliver_at, -1)?;
+        queue.count_grouped(state.priority, false)?;
+        if queue.grouped.is_empty() {
+            queue.timed.set(crate::head::Head::EMPTY);
+        } else {
+            queue.timed.get_mut().deleted((state.deliver_at.0, id.0));
+        }
+        if state.member == Member::Named { self.part(store, id, state, number) } else { Ok(()) }
     }
 
     /// Adds the lease row of a task that is in no index. `fresh`: the token is new.
@@ -155,11 +232,26 @@ impl Machine {
         Ok(())
     }
 
-    /// Removes the lease row.
+    /// Ends the lease of a task that will not wait again.
     pub(crate) fn end_lease(&mut self, store: &mut dyn Store, state: &State) -> Result<(), Fault> {
+        self.lift_lease(store, state)?;
+        self.leave(state)
+    }
+
+    /// Removes the lease row. The task's group counts it as leased until it waits again, or leaves.
+    pub(crate) fn lift_lease(&mut self, store: &mut dyn Store, state: &State) -> Result<(), Fault> {
         store.delete(&key::lease(state.at, state.token));
         self.leases.get_mut().deleted((state.at.0, state.token.0.into()));
-        decrease(&mut self.queue_mut(state.queue)?.stats.leased, "lease")
+        let queue = self.queue_mut(state.queue)?;
+        // Whoever waits for room is to look again.
+        let was_full = queue.limits.concurrency.is_some_and(|limit| queue.stats.leased >= limit.into());
+        decrease(&mut queue.stats.leased, "lease")?;
+        if queue.served.probe == state.token {
+            // It has not told whether deliveries succeed: another one is tried.
+            queue.served.probe = Token(0);
+            return self.touch(state.queue);
+        }
+        if was_full || state.member != Member::None { self.touch(state.queue) } else { Ok(()) }
     }
 
     /// Adds the dead row of a task that is in no index.

@@ -10,12 +10,14 @@
 //! - Rows on disk: `z4-store`.
 
 mod apply;
+mod breaker;
 mod check;
 mod codec;
 pub mod command;
 mod config;
 mod dedup;
 mod fair;
+mod groups;
 mod head;
 mod index;
 mod machine;
@@ -40,9 +42,12 @@ pub use machine::Machine;
 pub use memory::MemoryStore;
 pub use queue::Paused;
 pub use reads::{
-    Body, End, ListFilter, Page, PageToken, Phase, QueueInfo, TaskInfo, TaskState, get, hydrate, list, queue,
-    queues, result,
+    AHEAD_MAX, Body, End, ListFilter, Page, PageToken, Phase, QueueInfo, TaskInfo, TaskState, Why, explain,
+    get, hydrate, list, queue, queues, result,
 };
-pub use settings::{Breaker, Effective, Fields, Patch, Policies, Rate, Retention, Settings};
+pub use settings::{
+    Breaker, Effective, Fields, GroupFields, GroupPatch, GroupSettings, Patch, Policies, Rate, Retention,
+    Settings,
+};
 pub use stats::{DueCounts, QueueStats};
 pub use store::{Fault, Read, Store, Visit};

@@ -19,8 +19,9 @@ use z4_types::limits::REQUEST_WINDOW_MS;
 use z4_types::{Duration, Millis, QueueName, ShardId, Token};
 
 use crate::dedup::EVICTION_SLACK;
+use crate::fair::Gate;
 use crate::head::{First, Head, Point};
-use crate::queue::Queue;
+use crate::queue::{Paused, Queue};
 use crate::rows::{Meta, QueueRecord, key};
 use crate::settings::{Effective, Policies};
 use crate::stats::QueueStats;
@@ -45,6 +46,10 @@ pub struct Machine {
     pub(crate) evictions: RefCell<BTreeSet<(Millis, u32)>>,
     /// Tasks the current entry ended and kept: pays for evictions at its end.
     pub(crate) ended: u32,
+    /// Queues that have groups. Invariant: those whose `groups` is not None.
+    pub(crate) grouped: BTreeSet<u32>,
+    /// Groups of all queues. Invariant: the sum of their `groups_counted`, which between entries are their lengths.
+    pub(crate) groups_open: usize,
     /// Numbers of the queues that are dirty, each once. Empty between entries.
     pub(crate) dirty: Vec<u32>,
     /// Numbers of the queues that are touched, each once.
@@ -82,6 +87,8 @@ impl Machine {
             standard: Arc::new(Effective::from(crate::settings::Settings::default())),
             evictions: RefCell::default(),
             ended: 0,
+            grouped: BTreeSet::new(),
+            groups_open: 0,
             dirty: Vec::new(),
             touched: Vec::new(),
             leases: Cell::new(Head::UNKNOWN),
@@ -94,6 +101,7 @@ impl Machine {
         };
         machine.read_queues(store)?;
         machine.read_settings(store)?;
+        machine.read_groups(store)?;
         Ok(machine)
     }
 
@@ -171,20 +179,42 @@ impl Machine {
         backlogs.into_iter().map(|(_, queue)| (queue.name.clone(), queue.stats)).collect()
     }
 
-    /// Returns the earliest `deliver_at` of a waiting task of `queue`; it may be in the past, then a Lease picks it at
-    /// once. None if nothing waits, or the queue is paused. Costs no read while the heads are known, which they are after every Lease.
+    /// Returns when a Lease of `queue` is next worth proposing: it may be in the past, then one picks a task at once. None if
+    /// nothing waits, or only an event helps: the queue is paused or at a limit, then it counts as touched when that changes.
+    /// Costs no read while the heads are known, which they are after every Lease.
     ///
     /// # Errors
     /// If storage fails.
     pub fn next_due(&self, store: &dyn Read, queue: &QueueName) -> Result<Option<Millis>, Fault> {
         match self.named(queue.as_str()) {
-            Some((number, queue)) if !queue.is_paused() => self.earliest(store, number),
-            _ => Ok(None),
+            Some((number, queue)) => {
+                let now = self.meta.now;
+                let resumed = match queue.paused(now) {
+                    Some(Paused { until: None, .. }) => return Ok(None),
+                    Some(Paused { until: Some(until), .. }) => *until,
+                    None if queue.is_half_open(now) && queue.served.probe != Token(0) => return Ok(None),
+                    None => Millis(0),
+                };
+                let free = match queue.limits.gate(queue.stats.leased, queue.served.bucket, now) {
+                    Gate::Full { .. } => return Ok(None),
+                    Gate::Token { at } => at,
+                    Gate::Open => Millis(0),
+                };
+                let in_groups = queue.groups.as_ref().and_then(|groups| groups.next_time(now));
+                let first = sooner(self.earliest_ungrouped(store, number)?, in_groups);
+                Ok(first.map(|at| at.max(free).max(resumed)))
+            }
+            None => Ok(None),
         }
     }
 
-    /// Returns the earliest `deliver_at` of a waiting task, paused or not.
+    /// Returns the earliest `deliver_at` of a waiting task, whatever holds it back.
     pub(crate) fn earliest(&self, store: &dyn Read, number: u32) -> Result<Option<Millis>, Fault> {
+        Ok(sooner(self.earliest_ungrouped(store, number)?, self.first_grouped(store, number)?))
+    }
+
+    /// Returns the earliest `deliver_at` of a task that waits without a group.
+    fn earliest_ungrouped(&self, store: &dyn Read, number: u32) -> Result<Option<Millis>, Fault> {
         let mut earliest = None;
         for line in self.queue(number)?.lines.iter().filter(|line| line.waiting > 0) {
             let first = locate(
@@ -219,7 +249,8 @@ impl Machine {
     pub fn next_deadline(&self, store: &dyn Read) -> Result<Option<Millis>, Fault> {
         let evict = self.first_request(store)?.map(|at| at + Duration(REQUEST_WINDOW_MS) + EVICTION_SLACK);
         let finished = self.first_eviction(store)?.map(|(at, _)| at + EVICTION_SLACK);
-        Ok(sooner(sooner(self.first_lease(store)?, self.first_ttl(store)?), sooner(evict, finished)))
+        let late = sooner(sooner(evict, finished), self.next_groups());
+        Ok(sooner(sooner(self.first_lease(store)?, self.first_ttl(store)?), late))
     }
 
     /// Returns when the earliest lease ends.
@@ -275,8 +306,9 @@ impl Machine {
     }
 
     /// Forgets a queue that holds no task. Its number is free for another one.
-    pub(crate) fn forget_queue(&mut self, store: &mut dyn Store, number: u32) {
-        let Some(queue) = self.queues[number as usize].take() else { return };
+    pub(crate) fn forget_queue(&mut self, store: &mut dyn Store, number: u32) -> Result<(), Fault> {
+        self.forget_groups(store, number)?;
+        let Some(queue) = self.queues[number as usize].take() else { return Ok(()) };
         let name = queue.name.as_str();
         store.delete(&key::name(name));
         store.delete(&key::queue(number));
@@ -287,6 +319,7 @@ impl Machine {
         self.free.insert(number);
         self.dirty.retain(|dirty| *dirty != number);
         self.touched.retain(|touched| *touched != number);
+        Ok(())
     }
 
     /// Returns a queue.
@@ -323,6 +356,8 @@ impl Machine {
             let Some(queue) = &mut self.queues[number as usize] else { continue };
             queue.dirty = false;
             queue.steps.write(store, number, self.meta.now)?;
+            self.write_groups(store, number)?;
+            let Some(queue) = &mut self.queues[number as usize] else { continue };
             self.buffer.clear();
             queue.write(&mut self.buffer);
             store.put(&key::queue(number), &self.buffer);
@@ -398,6 +433,7 @@ mod tests {
             retry: None,
             ttl: None,
             request: None,
+            group: None,
         };
         let mut entry = EntryBuilder::new(Millis(1));
         let queue = QueueName::new(queue).expect("valid");

@@ -3,6 +3,7 @@
 use z4_types::{Millis, QueueName, TaskId, Token};
 
 use crate::command::PurgeCursor;
+use crate::settings::GroupSettings;
 
 /// The answer to one command, in the order of the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Outcome {
     Updated(Result<Updated, Refusal>),
     /// Answer to `RunNow`, one per task.
     MadeDue(Vec<Result<Updated, Refusal>>),
+    /// Answer to `SetGroup`: what is set of the group now.
+    GroupSet(Result<GroupSettings, Refusal>),
 }
 
 /// What a `SetQueue` did.
@@ -130,6 +133,21 @@ pub enum Refusal {
         queue: QueueName,
         /// Its max_backlog.
         limit: u64,
+    },
+    /// The task is of a new group, and the shard has as many open groups as it may.
+    #[error(
+        "the shard has {0} groups with open tasks, the most it may have; try again when some are done, or use fewer groups"
+    )]
+    TooManyGroups(usize),
+    /// The queue has limits of their own set for as many groups as it may.
+    #[error(
+        "queue {queue} has {limit} groups with limits of their own, the most it may have; clear some, or set what most have on the queue"
+    )]
+    TooManyGroupsSet {
+        /// The queue.
+        queue: QueueName,
+        /// How many it may have.
+        limit: usize,
     },
     /// The queue does not exist, and what was asked does not create it.
     #[error("queue {0} does not exist; create it first")]

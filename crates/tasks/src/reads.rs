@@ -8,9 +8,13 @@
 //! - Leases have no index by queue and time, to keep delivery cheap: a page that may hold leased tasks passes over
 //!   all leases of the shard, which consumers' credit bounds.
 
+mod explain;
 mod list;
 
+pub use explain::{AHEAD_MAX, Why, explain};
 pub use list::{ListFilter, Page, PageToken, list};
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use z4_types::limits::MAX_ATTEMPTS_DEFAULT;
@@ -38,6 +42,8 @@ pub struct Body {
     pub max_attempts: u32,
     /// When its TTL ends it.
     pub expires_at: Option<Millis>,
+    /// Its group.
+    pub group: Option<String>,
 }
 
 /// Where a task stands, without details: what a list filters by.
@@ -116,6 +122,8 @@ pub struct TaskInfo {
     pub queue: QueueName,
     /// Where it stands.
     pub state: TaskState,
+    /// Its group.
+    pub group: Option<String>,
     /// Order among due tasks.
     pub priority: Priority,
     /// When it is or was due: as created, or since its last retry.
@@ -181,6 +189,7 @@ pub fn hydrate(store: &dyn Read, picks: &[Pick]) -> Result<Vec<Option<Body>>, Fa
                     created_at,
                     max_attempts: item.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT),
                     expires_at: some_time(item.ttl_at(created_at)),
+                    group: item.group.map(str::to_owned),
                 });
             }
             Err(error) => malformed = Some(error),
@@ -257,9 +266,12 @@ fn queue_record(store: &dyn Read, number: u32) -> Result<QueueInfo, Fault> {
     let value = store
         .get(&key::queue(number))?
         .ok_or_else(|| Fault::corrupt(format!("queue {number} has no record")))?;
-    let QueueRecord { name, stats, lines, .. } = QueueRecord::read(&value)?;
-    let waiting = lines.into_iter().map(|(priority, waiting)| (Priority(priority), waiting)).collect();
-    Ok(QueueInfo { name, stats, waiting })
+    let QueueRecord { name, stats, lines, grouped, .. } = QueueRecord::read(&value)?;
+    let mut waiting: BTreeMap<Priority, u64> = BTreeMap::new();
+    for (priority, tasks) in lines.into_iter().chain(grouped) {
+        *waiting.entry(Priority(priority)).or_default() += tasks;
+    }
+    Ok(QueueInfo { name, stats, waiting: waiting.into_iter().collect() })
 }
 
 /// Puts a task's rows together.
@@ -283,6 +295,7 @@ fn describe(id: TaskId, queue: &QueueName, body: &[u8], state: Option<&[u8]>) ->
             rows::Phase::Cancelled => TaskState::Finished { end: End::Cancelled, at: state.at },
             rows::Phase::Expired => TaskState::Finished { end: End::Expired, at: state.at },
         },
+        group: item.group.map(str::to_owned),
         priority: Priority(state.priority),
         deliver_at: state.deliver_at,
         created_at: id.created_at(),

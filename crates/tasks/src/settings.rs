@@ -11,9 +11,11 @@
 
 mod check;
 mod effective;
+mod group;
 mod policies;
 
 pub use effective::Effective;
+pub use group::{GroupFields, GroupPatch, GroupSettings, SetGroup};
 pub use policies::Policies;
 
 use z4_types::{Duration, Priority};

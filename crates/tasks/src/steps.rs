@@ -227,8 +227,15 @@ impl Machine {
                 found < LOOKED_AT_MAX
             })?;
             if found >= LOOKED_AT_MAX {
-                break;
+                return Ok(found);
             }
+        }
+        if !self.queue(number)?.grouped.is_empty() {
+            let from = key::timed(number, now + Duration(1), z4_types::TaskId(0));
+            store.scan(&from, &key::timed(number, end, z4_types::TaskId(0)), &mut |_, _| {
+                found += 1;
+                found < LOOKED_AT_MAX
+            })?;
         }
         Ok(found)
     }

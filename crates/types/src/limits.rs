@@ -33,6 +33,15 @@ pub const METADATA_BYTES_MAX: usize = 16 << 10;
 pub const QUEUE_NAME_BYTES_MAX: usize = 255;
 /// Most queues of one shard; a create that would add one more is refused. Their records are kept in memory.
 pub const QUEUES_PER_SHARD_MAX: usize = 100_000;
+/// Longest group name, bytes of UTF-8. Past it: `Invalid`.
+pub const GROUP_NAME_BYTES_MAX: usize = 255;
+/// Most groups of one shard that have open tasks, or are shortly remembered; a create that would add one more is refused.
+/// Some hundred bytes of memory each.
+pub const GROUPS_PER_SHARD_MAX: usize = 2_000_000;
+/// Most groups of one queue that have limits of their own. Past it they are refused. Kept in memory.
+pub const GROUPS_SET_MAX: usize = 100_000;
+/// Longest rest that a worker may ask for its group, milliseconds. Past it: `Invalid`.
+pub const SLOW_GROUP_MS_MAX: u64 = 24 * 3_600 * 1_000;
 /// Longest consumer name, bytes of UTF-8. Past it: `Invalid`.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 255;
 /// Longest failure reason kept with a task, bytes; longer ones are cut at a character boundary.

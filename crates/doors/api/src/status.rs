@@ -89,6 +89,11 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::NotFound(_) => Failure::new(Kind::NotFound, reason::TASK_NOT_FOUND, why.to_string()),
         Refusal::TooManyQueues(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_QUEUES, why.to_string())
             .with_retry_after(TOO_MANY_QUEUES_WAIT),
+        Refusal::TooManyGroups(_) => Failure::new(Kind::Overloaded, reason::TOO_MANY_GROUPS, why.to_string())
+            .with_retry_after(QUEUE_FULL_WAIT),
+        Refusal::TooManyGroupsSet { .. } => {
+            Failure::new(Kind::Overloaded, reason::TOO_MANY_GROUPS, why.to_string())
+        }
         Refusal::RequestReused { .. } => Failure::invalid("request_id", reason::REQUEST_ID_REUSED, why),
         Refusal::BacklogFull { .. } => Failure::new(Kind::Overloaded, reason::QUEUE_FULL, why.to_string())
             .with_retry_after(QUEUE_FULL_WAIT),

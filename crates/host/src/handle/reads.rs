@@ -196,6 +196,7 @@ pub(super) mod tests {
             max_attempts: None,
             retry: None,
             ttl: None,
+            group: None,
             request: None,
         }
     }

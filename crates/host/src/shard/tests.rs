@@ -159,6 +159,7 @@ fn task(payload: usize) -> NewTask {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     }
 }
 
@@ -262,7 +263,10 @@ fn every_way_into_a_line_is_noticed_by_whoever_waits() {
     let delivery = expect(&mut rig, "a create");
     rig.settle(&[delivery], &Verdict::Release { delay: Duration(0) });
     let delivery = expect(&mut rig, "a release");
-    rig.settle(&[delivery], &Verdict::Nack { delay: Some(Duration(0)), reason: String::new() });
+    rig.settle(
+        &[delivery],
+        &Verdict::Nack { delay: Some(Duration(0)), reason: String::new(), slow_group: None },
+    );
     let delivery = expect(&mut rig, "a nack");
     let later = Duration(5_000);
     rig.settle(&[delivery], &Verdict::Release { delay: later });

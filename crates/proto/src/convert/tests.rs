@@ -135,8 +135,8 @@ fn two_request_ids_of_one_create_must_agree() {
 fn a_settlement_survives_the_way_back_into_its_message() {
     let verdicts = [
         Verdict::Ack,
-        Verdict::Nack { delay: Some(Duration(1_250)), reason: "no".into() },
-        Verdict::Nack { delay: None, reason: String::new() },
+        Verdict::Nack { delay: Some(Duration(1_250)), slow_group: None, reason: "no".into() },
+        Verdict::Nack { delay: None, slow_group: None, reason: String::new() },
         Verdict::Release { delay: Duration(0) },
         Verdict::Extend { ttl: Duration(5_000) },
         Verdict::AckWith { result: Bytes::from_static(b"42") },
@@ -158,7 +158,7 @@ fn settlements_are_checked() {
     assert_eq!(settlement(word(None)).expect_err("no verdict").reason, reason::FIELD_MISSING);
     let long = v1::Nack { reason: "é".repeat(600), ..Default::default() };
     let nack = settlement(word(Some(v1::settlement::Verdict::Nack(long)))).expect("cut, not refused");
-    assert!(matches!(nack.verdict, Verdict::Nack { delay: None, reason } if reason.len() == 1_024));
+    assert!(matches!(nack.verdict, Verdict::Nack { delay: None, reason, .. } if reason.len() == 1_024));
     let short = v1::Extend { lease_duration: Some(span(0, 1)), ..Default::default() };
     let failure = settlement(word(Some(v1::settlement::Verdict::Extend(short)))).expect_err("1 ns");
     assert_eq!(failure.reason, reason::LEASE_DURATION_OUT_OF_RANGE);

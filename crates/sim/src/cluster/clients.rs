@@ -482,7 +482,7 @@ impl Clients {
         let Some(node) = self.route_read(scene.nodes, shard) else { return };
         let call = self.call(scene, node, shard, Asked::Get(id));
         let letters = scene.nodes[node].letters.clone();
-        let reply = letters.reply(move |answer| Letter::Got(call, answer));
+        let reply = letters.reply(move |answer| Letter::got(call, answer));
         scene.read(node, shard, Read::Get { id, reply });
     }
 

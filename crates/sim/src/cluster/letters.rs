@@ -28,7 +28,7 @@ pub enum Letter {
     /// To a cancel.
     Cancelled(CallId, All<()>),
     /// To a get.
-    Got(CallId, Result<(Millis, Option<TaskInfo>), Error>),
+    Got(CallId, Result<(Millis, Option<Box<TaskInfo>>), Error>),
     /// To a list: what to list from.
     Viewed(CallId, Result<(Millis, View), Error>),
     /// To a question for the counters of a shard.
@@ -90,6 +90,12 @@ impl Deliver for Sink {
 }
 
 impl Letter {
+    /// Returns the answer to a get.
+    #[must_use]
+    pub fn got(call: CallId, answer: Result<(Millis, Option<TaskInfo>), Error>) -> Self {
+        Self::Got(call, answer.map(|(now, info)| (now, info.map(Box::new))))
+    }
+
     /// Returns the call that this answers.
     #[must_use]
     pub fn call(&self) -> Option<CallId> {

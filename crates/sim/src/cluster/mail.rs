@@ -154,7 +154,7 @@ impl World {
                     Ok((now, info)) => {
                         let place = (waiting.shard, self.place(at, waiting.shard));
                         self.reached.reach("read served");
-                        self.tell(&waiting, Some(place), Told::Got(id, now, info.map(Box::new)))?;
+                        self.tell(&waiting, Some(place), Told::Got(id, now, info))?;
                     }
                     Err(error) => {
                         self.failed(at, &waiting, &error);

@@ -29,6 +29,7 @@ fn new_task(due: Due) -> NewTask {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     }
 }
 
@@ -55,6 +56,7 @@ fn deliver(model: &mut Model, reached: &mut Reached, now: u64, token: u64, deliv
     let body = Body {
         payload: task.payload,
         metadata: task.metadata,
+        group: None,
         priority: task.priority.unwrap_or_default(),
         created_at: Millis(100),
         max_attempts: 3,

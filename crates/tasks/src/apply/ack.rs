@@ -17,6 +17,7 @@ impl Machine {
         state: &State,
         result: Option<&[u8]>,
     ) -> Result<Settled, Fault> {
+        self.delivery_ended(store, state, None)?;
         self.end(store, id, &Found { state: *state, has_state: true }, Phase::Done, result)?;
         self.queue_mut(state.queue)?.stats.acked += 1;
         Ok(Settled::Acked)

@@ -34,7 +34,7 @@ impl Machine {
             key::read_ttl(key).map(|(at, id)| ((at.0, id.0), id))
         })?;
         for &id in &expired {
-            self.expire(store, id)?;
+            self.expire(store, id, None)?;
         }
         left -= expired.len() as u32;
 
@@ -52,6 +52,7 @@ impl Machine {
 
         left -= self.evict(store, left)?;
         self.evict_finished(store, left)?;
+        self.advance_groups(limit.min(ADVANCE_ROWS_MAX))?;
         let due = |first: Option<Millis>| first.is_some_and(|at| at <= now);
         // Requests left over are not urgent: every entry evicts some, and `next_deadline` tells when to come for them.
         let more = due(self.first_ttl(store)?) || due(self.first_lease(store)?);
@@ -73,6 +74,7 @@ impl Machine {
         drop(value);
         let last_error = [LAPSED[0], &before.consumer, LAPSED[1]].concat();
         let texts = Texts { last_error: &last_error, ..before.as_texts() };
+        self.delivery_ended(store, &state, Some(&last_error))?;
         let settled = self.fail(store, id, &state, Again::Now, texts)?;
         self.queue_mut(state.queue)?.stats.lease_expired += 1;
         Ok(settled)

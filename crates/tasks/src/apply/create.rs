@@ -79,7 +79,7 @@ impl Machine {
                     (number, &found.1)
                 }
             };
-            if let Some(refusal) = self.backlog_full(number, effective)? {
+            if let Some(refusal) = self.too_many(number, effective, &item)? {
                 created.push(Err(refusal));
                 in_a_row = false;
                 continue;
@@ -103,7 +103,17 @@ impl Machine {
     }
 
     /// Returns the refusal of one more task, if the queue may take none.
-    fn backlog_full(&self, number: u32, effective: &Effective) -> Result<Option<Refusal>, Fault> {
+    fn too_many(
+        &self,
+        number: u32,
+        effective: &Effective,
+        item: &Item<'_>,
+    ) -> Result<Option<Refusal>, Fault> {
+        if let Some(group) = item.group
+            && let Some(groups) = self.groups_full(number, group)?
+        {
+            return Ok(Some(Refusal::TooManyGroups(groups)));
+        }
         let Some(limit) = effective.max_backlog else { return Ok(None) };
         let queue = self.queue(number)?;
         let is_full = queue.stats.backlog() >= limit;
@@ -126,7 +136,7 @@ impl Machine {
         defaults.fill(&mut item);
         let state = State::pristine(id, queue, &item);
         self.note_ttl(store, id, state.ttl_at);
-        self.schedule(store, id, &Found { state, has_state: false })?;
+        self.schedule_as(store, id, &Found { state, has_state: false }, item.group)?;
         self.queue_mut(queue)?.stats.pushed += 1;
         Ok(id)
     }

@@ -27,7 +27,7 @@ impl Machine {
         // Rows of steps whose last task has gone are deleted with the record's next write, which will not come.
         let now = self.meta.now;
         self.queue_mut(number)?.steps.write(store, number, now)?;
-        self.forget_queue(store, number);
+        self.forget_queue(store, number)?;
         Ok(Ok(()))
     }
 }

@@ -25,7 +25,9 @@ impl Machine {
             let before = self.texts(store, id)?;
             let progress = progress.map_or(&*before.progress, |progress| cut(progress, PROGRESS_BYTES_MAX));
             let texts = Texts { progress, ..before.as_texts() };
-            self.end_lease(store, state)?;
+            let probe = self.queue(state.queue)?.served.probe;
+            self.lift_lease(store, state)?;
+            self.queue_mut(state.queue)?.served.probe = probe;
             let state = State { at: until, ..*state };
             self.write_state(store, id, &state, texts, false);
             // Not fresh: a lease may be extended back to an end it had before.

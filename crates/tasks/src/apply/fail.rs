@@ -34,10 +34,11 @@ impl Machine {
         again: Again,
         texts: Texts<'_>,
     ) -> Result<Settled, Fault> {
-        self.end_lease(store, leased)?;
+        self.lift_lease(store, leased)?;
         let mut state = State { failures: leased.failures.saturating_add(1), ..*leased };
         let (max_attempts, policy) = policy(store, id)?;
         if matches!(again, Again::Never) || state.failures >= max_attempts {
+            self.leave(leased)?;
             self.forget_ttl(store, id, state.ttl_at);
             (state.phase, state.at, state.ttl_at) = (Phase::Dead, self.meta.now, Millis::NEVER);
             self.write_state(store, id, &state, texts, false);
@@ -49,7 +50,13 @@ impl Machine {
             Again::After(delay) => delay,
             Again::Now | Again::Never => Duration(0),
         };
-        let due = self.meta.now + wait;
+        let due = (self.meta.now + wait).min(Millis::MAX_NAMEABLE);
+        if self.is_serial(leased)? {
+            // It keeps its place, so that none overtakes it; the group waits with it.
+            self.slow_group(leased, wait)?;
+            self.wait_again(store, id, &mut state, leased.deliver_at, texts)?;
+            return Ok(Settled::Retried(due));
+        }
         self.wait_again(store, id, &mut state, due, texts).map(Settled::Retried)
     }
 

@@ -1,8 +1,8 @@
 //! Nack: the delivery failed; the task is retried after a wait, or is dead: out of attempts, or because the consumer or
 //! the queue's settings say that this failure is final.
 
-use z4_types::TaskId;
-use z4_types::limits::REASON_BYTES_MAX;
+use z4_types::limits::{REASON_BYTES_MAX, SLOW_GROUP_MS_MAX};
+use z4_types::{Duration, TaskId};
 
 use super::fail::Again;
 use crate::codec::cut;
@@ -19,9 +19,17 @@ impl Machine {
         id: TaskId,
         state: &State,
         again: Again,
+        slow_group: Option<Duration>,
         reason: &str,
     ) -> Result<Settled, Fault> {
+        if let Some(span) = slow_group {
+            self.slow_group(state, span.min(Duration(SLOW_GROUP_MS_MAX)))?;
+        }
         let reason = cut(reason, REASON_BYTES_MAX);
+        if slow_group.is_none() {
+            // Somebody who asked for a rest is not broken.
+            self.delivery_ended(store, state, Some(reason))?;
+        }
         let is_final = self.queue(state.queue)?.effective.non_retryable.iter().any(|known| known == reason);
         let again = if is_final { Again::Never } else { again };
         let before = self.texts(store, id)?;

@@ -22,12 +22,16 @@ use crate::{Fault, Read, Store};
 const ROWS_MAX: usize = 10_000;
 
 /// The states in the order they are walked, with their index rows: letter, and whether the key goes on with the queue.
-const WALK: [(PurgeStates, u8, bool); 4] = [
+const WALK: [(PurgeStates, u8, bool); 5] = [
     (PurgeStates::LEASED, b'L', false),
     (PurgeStates::WAITING, b'S', true),
+    (PurgeStates::WAITING, b'U', true),
     (PurgeStates::DEAD, b'D', true),
     (PurgeStates::FINISHED, b'H', true),
 ];
+
+/// Stands in a cursor for the waiting tasks that have a group.
+const WAITING_IN_GROUPS: u8 = 16;
 
 /// What a batch may still do, and what it has found.
 struct Batch {
@@ -57,13 +61,14 @@ impl Machine {
         let mut after = purge.after.as_ref();
         let mut next = None;
         for (state, letter, of_queue) in WALK {
-            // States before the cursor's are done.
-            if !purge.states.contains(state) || after.is_some_and(|cursor| cursor.state != state.0) {
+            // What lies before the cursor is done.
+            let place = if letter == b'U' { WAITING_IN_GROUPS } else { state.0 };
+            if !purge.states.contains(state) || after.is_some_and(|cursor| cursor.state != place) {
                 continue;
             }
             let from = after.take().map_or(&[][..], |cursor| &cursor.key);
             if let Some(key) = batch.walk(store, letter, of_queue, from)? {
-                next = Some(PurgeCursor { state: state.0, key });
+                next = Some(PurgeCursor { state: place, key });
                 break;
             }
         }

@@ -3,7 +3,7 @@
 //! Without a delay the task returns to its own place in the line, ahead of what became due after it: a consumer that
 //! was only passing by, or never got what was leased for it, must not cost a task its turn.
 
-use z4_types::{Duration, TaskId};
+use z4_types::{Duration, Millis, TaskId};
 
 use crate::machine::Machine;
 use crate::outcome::Settled;
@@ -20,8 +20,14 @@ impl Machine {
         delay: Duration,
     ) -> Result<Settled, Fault> {
         let texts = self.texts(store, id)?;
-        self.end_lease(store, state)?;
+        self.lift_lease(store, state)?;
         let due = if delay.0 == 0 { state.deliver_at } else { self.meta.now + delay };
+        if delay.0 > 0 && self.is_serial(state)? {
+            // As after a failure: none overtakes it.
+            self.slow_group(state, delay)?;
+            self.wait_again(store, id, &mut { *state }, state.deliver_at, texts.as_texts())?;
+            return Ok(Settled::Released(due.min(Millis::MAX_NAMEABLE)));
+        }
         self.wait_again(store, id, &mut { *state }, due, texts.as_texts()).map(Settled::Released)
     }
 }

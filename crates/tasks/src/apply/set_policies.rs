@@ -18,7 +18,7 @@ impl Machine {
             self.buffer.clear();
             write_policies(&policies, &mut self.buffer);
             store.put(&key::POLICIES, &self.buffer);
-            self.adopt_policies(policies);
+            self.adopt_policies(policies)?;
         }
         Ok(Outcome::PoliciesSet(self.policies.version))
     }

@@ -23,11 +23,13 @@ impl Machine {
                 Err(refusal) => Err(refusal),
                 Ok(state) => Ok(match verdict {
                     RawVerdict::Ack { result } => self.ack(store, id, &state, result)?,
-                    RawVerdict::Nack { delay, reason } => {
+                    RawVerdict::Nack { delay, slow_group, reason } => {
                         let again = delay.map_or(Again::ByPolicy, Again::After);
-                        self.nack(store, id, &state, again, reason)?
+                        self.nack(store, id, &state, again, slow_group, reason)?
                     }
-                    RawVerdict::NackDead { reason } => self.nack(store, id, &state, Again::Never, reason)?,
+                    RawVerdict::NackDead { reason } => {
+                        self.nack(store, id, &state, Again::Never, None, reason)?
+                    }
                     RawVerdict::Release { delay } => self.release(store, id, &state, delay)?,
                     RawVerdict::Extend { ttl, progress } => self.extend(store, id, &state, ttl, progress)?,
                 }),

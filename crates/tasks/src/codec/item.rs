@@ -1,9 +1,10 @@
 //! One task of a create, as bytes: in the log entry, and unchanged in its body row.
 
 use bytes::Bytes;
+use z4_types::limits::GROUP_NAME_BYTES_MAX;
 use z4_types::{Duration, Millis, Priority, RequestId};
 
-use super::reader::{Malformed, Reader, put_len, put_long_text, put_u32, put_u64, put_u128};
+use super::reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
 use crate::command::{Due, NewTask, Retry};
 
 const DUE_AT: u8 = 1;
@@ -14,7 +15,10 @@ const TTL: u8 = 16;
 const REQUEST: u8 = 32;
 /// The creator named no priority; the byte is there all the same.
 const OPEN_PRIORITY: u8 = 64;
-const KNOWN: u8 = DUE_AT | DUE_AFTER | MAX_ATTEMPTS | RETRY | TTL | REQUEST | OPEN_PRIORITY;
+/// A second byte of flags follows the priority.
+const MORE: u8 = 128;
+
+const GROUP: u8 = 1;
 
 /// Fewest bytes of an item: flags, priority, pair count, payload length.
 pub(crate) const ITEM_BYTES_MIN: usize = 10;
@@ -30,6 +34,8 @@ pub(crate) struct Item<'a> {
     pub(crate) retry: Option<Retry>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) request: Option<RequestId>,
+    /// Not empty, at most 255 bytes.
+    pub(crate) group: Option<&'a str>,
     pairs: u32,
     metadata: &'a [u8],
     pub(crate) payload: &'a [u8],
@@ -40,10 +46,11 @@ impl<'a> Item<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         let all = reader.rest();
         let flags = reader.u8("item flags")?;
-        if flags & !KNOWN != 0 {
+        let named = Priority(reader.u8("item priority")?);
+        let more = if flags & MORE != 0 { reader.u8("item more flags")? } else { 0 };
+        if more & !GROUP != 0 || (flags & MORE != 0 && more == 0) {
             return Err(Malformed("unknown item flags"));
         }
-        let named = Priority(reader.u8("item priority")?);
         let priority = (flags & OPEN_PRIORITY == 0).then_some(named);
         let due = match flags & (DUE_AT | DUE_AFTER) {
             0 => Due::Now,
@@ -55,6 +62,7 @@ impl<'a> Item<'a> {
         let retry = if flags & RETRY != 0 { Some(read_retry(reader)?) } else { None };
         let ttl = if flags & TTL != 0 { Some(Duration(reader.u64("ttl")?)) } else { None };
         let request = if flags & REQUEST != 0 { Some(RequestId(reader.u128("item request")?)) } else { None };
+        let group = if more & GROUP != 0 { Some(read_group(reader)?) } else { None };
         let pairs = reader.u32("metadata pairs")?;
         let before = reader.rest();
         for _ in 0..pairs {
@@ -65,7 +73,7 @@ impl<'a> Item<'a> {
         let len = reader.u32("payload length")? as usize;
         let payload = reader.bytes(len, "payload")?;
         let raw = &all[..all.len() - reader.len()];
-        Ok(Self { raw, due, priority, max_attempts, retry, ttl, request, pairs, metadata, payload })
+        Ok(Self { raw, due, priority, max_attempts, retry, ttl, request, group, pairs, metadata, payload })
     }
 
     /// Returns the metadata pairs, owned.
@@ -105,6 +113,7 @@ impl<'a> Item<'a> {
             retry: self.retry,
             ttl: self.ttl,
             request: self.request,
+            group: self.group.map(str::to_owned),
         }
     }
 }
@@ -127,6 +136,20 @@ pub(crate) fn read_retry(reader: &mut Reader<'_>) -> Result<Retry, Malformed> {
     })
 }
 
+/// Appends the name of a group; one that is too long, which a check refuses, is cut.
+pub(crate) fn put_group(out: &mut Vec<u8>, group: &str) {
+    let group = cut(group, GROUP_NAME_BYTES_MAX);
+    out.push(u8::try_from(group.len()).expect("cut to 255 bytes"));
+    out.extend_from_slice(group.as_bytes());
+}
+
+/// Reads the name of a group.
+pub(crate) fn read_group<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
+    let len = reader.u8("group length")?;
+    let group = reader.text(len.into(), "group")?;
+    if group.is_empty() { Err(Malformed("empty group")) } else { Ok(group) }
+}
+
 /// Appends the bytes of `task`.
 pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     let mut flags = match task.due {
@@ -139,8 +162,14 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     flags |= if task.ttl.is_some() { TTL } else { 0 };
     flags |= if task.request.is_some() { REQUEST } else { 0 };
     flags |= if task.priority.is_none() { OPEN_PRIORITY } else { 0 };
+    let group = task.group.as_deref().filter(|group| !group.is_empty());
+    let more = if group.is_some() { GROUP } else { 0 };
+    flags |= if more != 0 { MORE } else { 0 };
     out.push(flags);
     out.push(task.priority.unwrap_or_default().0);
+    if more != 0 {
+        out.push(more);
+    }
     match task.due {
         Due::Now => {}
         Due::At(at) => put_u64(out, at.0),
@@ -157,6 +186,9 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     }
     if let Some(request) = task.request {
         put_u128(out, request.0);
+    }
+    if let Some(group) = group {
+        put_group(out, group);
     }
     put_len(out, task.metadata.len());
     for (key, value) in &task.metadata {

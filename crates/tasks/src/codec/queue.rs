@@ -6,8 +6,9 @@ use z4_types::{QueueName, TaskId};
 use super::put_queue;
 use super::raw::{self, owned_queue, queue_name};
 use super::reader::{Malformed, Reader, cut, put_long_text, put_u32, put_u64, put_u128};
-use crate::command::{Pause, Purge, PurgeCursor, PurgeStates, SetMode, SetQueue};
-use crate::settings::{Patch, Policies};
+use super::{put_group, read_group};
+use crate::command::{Pause, Purge, PurgeCursor, PurgeStates, SetGroup, SetMode, SetQueue};
+use crate::settings::{GroupPatch, Patch, Policies};
 
 fn put_etag(out: &mut Vec<u8>, etag: Option<u64>) {
     out.push(etag.is_some().into());
@@ -53,6 +54,23 @@ pub(super) fn read_set(mut reader: Reader<'_>) -> Result<SetQueue, Malformed> {
         patch: Patch::read(&mut reader)?,
     };
     reader.end("bytes behind a set queue")?;
+    Ok(set)
+}
+
+pub(super) fn put_set_group(out: &mut Vec<u8>, set: &SetGroup) {
+    out.push(raw::SET_GROUP);
+    put_queue(out, &set.queue);
+    put_group(out, &set.group);
+    set.patch.put(out);
+}
+
+pub(super) fn read_set_group(mut reader: Reader<'_>) -> Result<SetGroup, Malformed> {
+    let set = SetGroup {
+        queue: owned_queue(queue_name(&mut reader)?),
+        group: read_group(&mut reader)?.to_owned(),
+        patch: GroupPatch::read(&mut reader)?,
+    };
+    reader.end("bytes behind a set group")?;
     Ok(set)
 }
 

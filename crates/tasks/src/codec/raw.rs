@@ -7,7 +7,7 @@ use super::reader::{Malformed, Reader};
 use bytes::Bytes;
 
 use super::{queue, update};
-use crate::command::{Command, Pause, Purge, SetQueue, Settlement, Target, UpdateTask, Verdict};
+use crate::command::{Command, Pause, Purge, SetGroup, SetQueue, Settlement, Target, UpdateTask, Verdict};
 use crate::settings::Policies;
 
 pub(super) const CREATE: u8 = 1;
@@ -24,6 +24,7 @@ pub(super) const CANCEL_IF: u8 = 11;
 pub(super) const REDRIVE: u8 = 12;
 pub(super) const UPDATE: u8 = 13;
 pub(super) const RUN_NOW: u8 = 14;
+pub(super) const SET_GROUP: u8 = 20;
 
 pub(super) const ACK: u8 = 1;
 pub(super) const NACK: u8 = 2;
@@ -33,6 +34,7 @@ pub(super) const EXTEND: u8 = 5;
 pub(super) const ACK_WITH: u8 = 6;
 pub(super) const EXTEND_WITH: u8 = 7;
 pub(super) const NACK_DEAD: u8 = 8;
+pub(super) const NACK_SLOW: u8 = 9;
 
 /// Fewest bytes of a settlement: id, token, verdict.
 const SETTLEMENT_BYTES_MIN: usize = 25;
@@ -54,6 +56,7 @@ pub(crate) enum Raw<'a> {
     Redrive(List<'a>),
     Update(Box<UpdateTask>),
     RunNow(List<'a>),
+    SetGroup(Box<SetGroup>),
 }
 
 /// A create whose items are still bytes.
@@ -88,7 +91,7 @@ pub(crate) struct RawSettlement<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RawVerdict<'a> {
     Ack { result: Option<&'a [u8]> },
-    Nack { delay: Option<Duration>, reason: &'a str },
+    Nack { delay: Option<Duration>, slow_group: Option<Duration>, reason: &'a str },
     NackDead { reason: &'a str },
     Release { delay: Duration },
     Extend { ttl: Duration, progress: Option<&'a str> },
@@ -163,11 +166,21 @@ impl<'a> RawSettlement<'a> {
                 let len = reader.u32("result length")? as usize;
                 RawVerdict::Ack { result: Some(reader.bytes(len, "result")?) }
             }
-            NACK => RawVerdict::Nack { delay: None, reason: reader.long_text("reason")? },
+            NACK => RawVerdict::Nack { delay: None, slow_group: None, reason: reader.long_text("reason")? },
             NACK_DELAY => RawVerdict::Nack {
                 delay: Some(Duration(reader.u64("delay")?)),
+                slow_group: None,
                 reason: reader.long_text("reason")?,
             },
+            NACK_SLOW => {
+                let slow_group = Some(Duration(reader.u64("slow group")?));
+                let delay = match reader.u8("nack flags")? {
+                    0 => None,
+                    1 => Some(Duration(reader.u64("delay")?)),
+                    _ => return Err(Malformed("unknown nack flags")),
+                };
+                RawVerdict::Nack { delay, slow_group, reason: reader.long_text("reason")? }
+            }
             RELEASE => RawVerdict::Release { delay: Duration(reader.u64("delay")?) },
             EXTEND => RawVerdict::Extend { ttl: Duration(reader.u64("ttl")?), progress: None },
             EXTEND_WITH => RawVerdict::Extend {
@@ -187,7 +200,9 @@ impl<'a> RawSettlement<'a> {
                 Verdict::AckWith { result: Bytes::copy_from_slice(result) }
             }
             RawVerdict::NackDead { reason } => Verdict::NackDead { reason: reason.to_owned() },
-            RawVerdict::Nack { delay, reason } => Verdict::Nack { delay, reason: reason.to_owned() },
+            RawVerdict::Nack { delay, slow_group, reason } => {
+                Verdict::Nack { delay, slow_group, reason: reason.to_owned() }
+            }
             RawVerdict::Release { delay } => Verdict::Release { delay },
             RawVerdict::Extend { ttl, progress: None } => Verdict::Extend { ttl },
             RawVerdict::Extend { ttl, progress: Some(progress) } => {
@@ -252,6 +267,7 @@ impl<'a> Raw<'a> {
             REDRIVE => Ok(Self::Redrive(List::read(reader, update::TARGET_BYTES_MIN + 8)?)),
             UPDATE => update::read_update(reader).map(|update| Self::Update(Box::new(update))),
             RUN_NOW => Ok(Self::RunNow(List::read(reader, update::TARGET_BYTES_MIN)?)),
+            SET_GROUP => queue::read_set_group(reader).map(|set| Self::SetGroup(Box::new(set))),
             _ => Err(Malformed("unknown command kind")),
         }
     }
@@ -315,6 +331,7 @@ impl<'a> Raw<'a> {
                 }
                 Command::RunNow(tasks)
             }
+            Self::SetGroup(set) => Command::SetGroup(*set),
         })
     }
 }

@@ -6,7 +6,10 @@
 //! # Not here
 //! - Queue names: a `QueueName` is valid by construction. Sizes of batches, spans of leases: where they are converted.
 
-use z4_types::limits::{METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, RESULT_BYTES_MAX};
+use z4_types::limits::{
+    GROUP_NAME_BYTES_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, RESULT_BYTES_MAX,
+    SLOW_GROUP_MS_MAX,
+};
 use z4_types::{Duration, Millis};
 
 use super::{Due, NewTask, Retry, SetMode, SetQueue, Settlement, UpdateTask, Verdict};
@@ -53,6 +56,9 @@ impl NewTask {
             );
         }
         self.check_metadata()?;
+        if let Some(group) = &self.group {
+            check_group("group", group)?;
+        }
         match self.due {
             Due::Now => {}
             Due::At(at) if at > Millis::MAX_NAMEABLE => {
@@ -124,6 +130,20 @@ impl NewTask {
     }
 }
 
+/// Checks the name of a group.
+pub(crate) fn check_group(field: &'static str, group: &str) -> Result<(), Invalid> {
+    if group.is_empty() {
+        return invalid(field, "is empty; give it a name, or leave it out for no group".into());
+    }
+    if group.len() > GROUP_NAME_BYTES_MAX {
+        return invalid(
+            field,
+            format!("has {} bytes, the limit is {GROUP_NAME_BYTES_MAX}; give a shorter name", group.len()),
+        );
+    }
+    Ok(())
+}
+
 pub(crate) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
     check_span("retry.max_delay", retry.cap)?;
     if retry.initial > retry.cap {
@@ -172,6 +192,7 @@ impl UpdateTask {
             retry: None,
             ttl: None,
             request: None,
+            group: None,
         };
         task.check()
     }
@@ -204,6 +225,9 @@ impl Settlement {
                     result.len()
                 ),
             ),
+            Verdict::Nack { slow_group: Some(span), .. } if span.0 > SLOW_GROUP_MS_MAX => {
+                invalid("nack.slow_group", format!("is {span}; give at most 24 hours"))
+            }
             _ => Ok(()),
         }
     }
@@ -224,6 +248,7 @@ mod tests {
             retry: None,
             ttl: None,
             request: None,
+            group: None,
         }
     }
 
@@ -249,6 +274,8 @@ mod tests {
         refused("metadata", |t| t.metadata[0].1 = "x".repeat(METADATA_BYTES_MAX));
         refused("metadata", |t| t.metadata[0].0.clear());
         refused("metadata", |t| t.metadata[0].0 = "b".into());
+        refused("group", |t| t.group = Some(String::new()));
+        refused("group", |t| t.group = Some("x".repeat(GROUP_NAME_BYTES_MAX + 1)));
         refused("deliver_at", |t| t.due = Due::At(Millis(Millis::MAX_NAMEABLE.0 + 1)));
         refused("delay", |t| t.due = Due::After(Duration(u64::MAX)));
         refused("max_attempts", |t| t.max_attempts = Some(0));

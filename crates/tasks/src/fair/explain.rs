@@ -6,6 +6,7 @@
 
 use z4_types::Millis;
 
+use super::group::Key;
 use super::limits::Gate;
 use super::{Groups, Number};
 
@@ -51,6 +52,14 @@ pub(crate) enum Reason {
 pub(crate) const AHEAD_COUNTED_MAX: usize = 1_000;
 
 impl Groups {
+    /// Returns how many groups are served before the tasks without a group, as far as those of `priority` are concerned.
+    pub(crate) fn ahead_of_ungrouped(&self, priority: u8) -> usize {
+        let own = self.slots[0].as_ref().map_or(0, |group| group.tags.get(priority));
+        let tag = own.max(self.times.get(priority));
+        let key = Key { class: priority, tag, at: Millis(0), number: 0, priority };
+        self.ready.range(..key).take(AHEAD_COUNTED_MAX).count()
+    }
+
     /// Returns why the group is not served at `now`; None if it has no number: it is empty.
     pub(crate) fn explain(&self, number: Number, now: Millis) -> Option<Reason> {
         let group = self.get(number)?;

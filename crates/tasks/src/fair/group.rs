@@ -167,9 +167,14 @@ impl Group {
         &self.limits
     }
 
-    /// Returns how many of its tasks wait.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> u64 {
         self.lines.iter().map(|line| line.waiting).sum()
+    }
+
+    /// Returns its lines: priority, tasks that wait, and the first of them.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (u8, (u64, Point))> {
+        self.lines.iter().map(|line| (line.priority, (line.waiting, line.head())))
     }
 
     /// Returns how many of its tasks are leased.

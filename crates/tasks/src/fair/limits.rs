@@ -14,6 +14,7 @@
 use z4_types::Millis;
 
 use super::{STRIDE, WEIGHT_MAX};
+use crate::settings::Rate;
 
 /// Buckets count in ten-thousandths of a millisecond: a rate of 30,000 a second is met within 1 %, and the year 9999
 /// still fits 64 bits.
@@ -23,15 +24,7 @@ fn ticks(at: Millis) -> u64 {
     at.0.saturating_mul(TICKS_PER_MS)
 }
 
-/// How many a second, as settings say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
-    /// Tasks a second, in thousandths. At least 1; 0 counts as 1: settings refuse it, a pause is said otherwise.
-    pub(crate) thousandths: u64,
-    /// Most tasks at once after a rest. At least 1; 0 counts as 1.
-    pub(crate) burst: u32,
-}
-
+/// A rate or burst of 0, which settings refuse, counts as 1.
 impl Rate {
     /// Returns the ticks one token needs to come back.
     fn token(self) -> u64 {

@@ -33,6 +33,24 @@ impl Groups {
         }
     }
 
+    /// Returns the row of every group, and row 0, as they are now.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Number, Vec<u8>)> {
+        let slots = (0..).zip(&self.slots);
+        slots.filter_map(|(number, slot)| {
+            let mut row = Vec::new();
+            write_group(slot.as_deref()?, number == 0, &mut row);
+            if number == 0 {
+                write_tags(&self.times, &mut row);
+            }
+            Some((Number(number), row))
+        })
+    }
+
+    /// Returns whether nothing was served since the first group came: there is no row 0.
+    pub(crate) fn is_unserved(&self) -> bool {
+        self.times.set.is_empty() && self.slots[0].as_ref().is_some_and(|group| group.tags.set.is_empty())
+    }
+
     /// Rebuilds groups from their rows, in ascending order of number. `limits` gives those of a name. What waits
     /// without a group is fed afterwards.
     ///

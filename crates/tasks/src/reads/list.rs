@@ -1,7 +1,7 @@
 //! Listing a queue's tasks, a page at a time: open ones by due time, finished ones by their end.
 //!
-//! The tasks of one queue lie in several places, each in order of due time: one line per priority, the dead, and the
-//! leases (in order of their end). A page is the first `limit` of their merge. Each place is read only until it cannot
+//! The tasks of one queue lie in several places, each in order of due time: one line per priority, the waiting tasks of all
+//! groups, the dead, and the leases (in order of their end). A page is the first `limit` of their merge. Each place is read only until it cannot
 //! add to the page any more, so a page costs what it shows, per place. Finished tasks lie in order of their end, and are
 //! listed so, on their own.
 //!
@@ -158,7 +158,8 @@ fn gather(
         let record = store
             .get(&key::queue(queue))?
             .ok_or_else(|| Fault::corrupt(format!("queue {queue} has no record")))?;
-        for (priority, _) in QueueRecord::read(&record)?.lines {
+        let record = QueueRecord::read(&record)?;
+        for (priority, _) in record.lines {
             let from = key::schedule(queue, priority, start.0, start.1);
             let to = key::schedule(queue, priority, end, TaskId(0));
             store.scan(&from, &to, &mut |key, value| {
@@ -166,6 +167,13 @@ fn gather(
                 offer(top, key::read_schedule(key).and_then(|at| Ok((at, row?))))
             })?;
         }
+    }
+    if wants(Phase::Waiting) {
+        let (from, to) = (key::timed(queue, start.0, start.1), key::timed(queue, end, TaskId(0)));
+        store.scan(&from, &to, &mut |key, value| {
+            let bytes = Reader::new(value).u32("payload length").map(Some);
+            offer(top, key::read_timed(key).and_then(|at| Ok((at, bytes?))))
+        })?;
     }
     if wants(Phase::Dead) {
         let (from, to) = (key::dead(queue, start.0, start.1), key::dead(queue, end, TaskId(0)));

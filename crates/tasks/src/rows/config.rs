@@ -9,6 +9,8 @@ use crate::settings::{Policies, Settings};
 const VERSION: u8 = 1;
 
 const PAUSED: u8 = 1;
+/// By the circuit breaker, until a time.
+const UNTIL: u8 = 2;
 
 /// What was set of one queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,11 +26,15 @@ impl Config {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         put_u64(out, self.revision);
-        out.push(if self.paused.is_some() { PAUSED } else { 0 });
-        if let Some(Paused { since, note, author }) = &self.paused {
+        let until = self.paused.as_ref().and_then(|paused| paused.until);
+        out.push(if self.paused.is_some() { PAUSED } else { 0 } | if until.is_some() { UNTIL } else { 0 });
+        if let Some(Paused { since, note, author, until }) = &self.paused {
             put_u64(out, since.0);
             put_long_text(out, note);
             put_long_text(out, author);
+            if let Some(until) = until {
+                put_u64(out, until.0);
+            }
         }
         self.settings.put(out);
     }
@@ -39,12 +45,14 @@ impl Config {
             return Err(Malformed("unknown config version"));
         }
         let revision = reader.u64("config revision")?;
-        let paused = match reader.u8("config flags")? {
+        let flags = reader.u8("config flags")?;
+        let paused = match flags {
             0 => None,
-            PAUSED => Some(Paused {
+            _ if flags & PAUSED != 0 && flags & !(PAUSED | UNTIL) == 0 => Some(Paused {
                 since: Millis(reader.u64("paused since")?),
                 note: reader.long_text("pause note")?.to_owned(),
                 author: reader.long_text("pause author")?.to_owned(),
+                until: if flags & UNTIL != 0 { Some(Millis(reader.u64("paused until")?)) } else { None },
             }),
             _ => return Err(Malformed("unknown config flags")),
         };

@@ -18,6 +18,10 @@ pub(crate) const QUEUES: [&[u8]; 2] = [b"Q", b"R"];
 pub(crate) const NAMES: [&[u8]; 2] = [b"N", b"O"];
 /// First key of the leases, and the first key behind them.
 pub(crate) const LEASES: [&[u8]; 2] = [b"L", b"M"];
+/// First key of the group rows, and the first key behind them.
+pub(crate) const GROUPS: [&[u8]; 2] = [b"G", b"H"];
+/// First key of the rows of groups with limits of their own, and the first key behind them.
+pub(crate) const GROUP_SETTINGS: [&[u8]; 2] = [b"I", b"J"];
 /// First key behind the TTL rows.
 pub(crate) const TTLS_END: &[u8] = b"Y";
 /// First key behind the eviction rows.
@@ -118,6 +122,66 @@ pub(crate) fn read_schedule(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
     Ok((Millis(u64::from_be_bytes(take(key, 6)?)), TaskId(u128::from_be_bytes(take(key, 14)?))))
 }
 
+/// The row of a task that waits in a group.
+pub(crate) fn in_group(queue: u32, group: u32, priority: u8, deliver_at: Millis, id: TaskId) -> [u8; 34] {
+    key!(
+        34,
+        b'F',
+        queue.to_be_bytes(),
+        group.to_be_bytes(),
+        [priority],
+        deliver_at.0.to_be_bytes(),
+        id.0.to_be_bytes()
+    )
+}
+
+/// Returns the first key behind all rows of a line of a group.
+pub(crate) fn in_group_end(queue: u32, group: u32, priority: u8) -> [u8; 34] {
+    // Nothing is due at the end of time, so this key is never a row.
+    in_group(queue, group, priority, Millis::NEVER, TaskId(u128::MAX))
+}
+
+/// Reads deliver_at and id of the row of a task that waits in a group.
+pub(crate) fn read_in_group(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    Ok((Millis(u64::from_be_bytes(take(key, 10)?)), TaskId(u128::from_be_bytes(take(key, 18)?))))
+}
+
+/// The row by due time of a task that waits in a group.
+pub(crate) fn timed(queue: u32, deliver_at: Millis, id: TaskId) -> [u8; 29] {
+    key!(29, b'U', queue.to_be_bytes(), deliver_at.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Returns the first key behind all rows by due time of a queue.
+pub(crate) fn timed_end(queue: u32) -> [u8; 29] {
+    timed(queue, Millis::NEVER, TaskId(u128::MAX))
+}
+
+/// Reads deliver_at and id of a key by due time.
+pub(crate) fn read_timed(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    // Laid out like the dead.
+    read_dead(key)
+}
+
+pub(crate) fn group(queue: u32, number: u32) -> [u8; 9] {
+    key!(9, b'G', queue.to_be_bytes(), number.to_be_bytes())
+}
+
+/// Reads queue and number of a group key.
+pub(crate) fn read_group(key: &[u8]) -> Result<(u32, u32), Malformed> {
+    Ok((u32::from_be_bytes(take(key, 1)?), u32::from_be_bytes(take(key, 5)?)))
+}
+
+pub(crate) fn group_settings(queue: u32, group: &str) -> Vec<u8> {
+    [b"I", &queue.to_be_bytes()[..], group.as_bytes()].concat()
+}
+
+/// Reads queue and name of the key of a group's own limits.
+pub(crate) fn read_group_settings(key: &[u8]) -> Result<(u32, &str), Malformed> {
+    let queue = u32::from_be_bytes(take(key, 1)?);
+    let name = std::str::from_utf8(&key[5..]).map_err(|_| Malformed("group name"))?;
+    Ok((queue, name))
+}
+
 pub(crate) fn lease(until: Millis, token: Token) -> [u8; 17] {
     key!(17, b'L', until.0.to_be_bytes(), token.0.to_be_bytes())
 }
@@ -183,6 +247,13 @@ mod tests {
         assert!(schedule(1, 255, Millis::MAX_NAMEABLE, b) < schedule_end(1, 255));
         assert!(schedule_end(1, 0) < schedule(1, 1, Millis(0), TaskId(0)));
         assert_eq!(read_schedule(&schedule(1, 2, late, b)), Ok((late, b)));
+        assert!(in_group(1, 2, 3, early, b) < in_group(1, 2, 3, late, a));
+        assert!(in_group(1, 2, 255, Millis::MAX_NAMEABLE, b) < in_group_end(1, 2, 255));
+        assert!(in_group_end(1, 2, 255) < in_group(1, 3, 0, early, a));
+        assert_eq!(read_in_group(&in_group(1, 2, 3, late, b)), Ok((late, b)));
+        assert_eq!(read_timed(&timed(1, late, b)), Ok((late, b)));
+        assert_eq!(read_group(&group(7, 8)), Ok((7, 8)));
+        assert_eq!(read_group_settings(&group_settings(7, "é")), Ok((7, "é")));
         assert_eq!(read_dead(&dead(9, late, b)), Ok((late, b)));
         assert_eq!(read_ttl(&ttl(late, b)), Ok((late, b)));
         assert_eq!(read_lease(&lease(late, Token(9))), Ok((late, Token(9))));

@@ -1,12 +1,13 @@
 //! Values of the meta row and the queue records, each written once per applied entry at most.
 
-use z4_types::{Millis, QueueName};
+use z4_types::{Millis, QueueName, Token};
 
 use crate::codec::{Malformed, Reader, put_u32, put_u64};
+use crate::fair::Bucket;
 use crate::stats::QueueStats;
 
 const META_VERSION: u8 = 1;
-const QUEUE_VERSION: u8 = 2;
+const QUEUE_VERSION: u8 = 3;
 
 /// Counters of a record of version 1.
 const COUNTERS_V1: usize = 11;
@@ -63,6 +64,21 @@ pub(crate) struct Counted {
     pub(crate) current: u64,
 }
 
+/// What a queue has used of its limits, and what its circuit breaker has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Served {
+    /// Its token bucket.
+    pub(crate) bucket: Bucket,
+    /// When the window began that the next two count in.
+    pub(crate) window: Millis,
+    /// Deliveries that ended in the window, well or not.
+    pub(crate) ended: u32,
+    /// Those that failed.
+    pub(crate) failed: u32,
+    /// The lease that tries whether deliveries succeed again; 0: none.
+    pub(crate) probe: Token,
+}
+
 /// A queue record, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueueRecord {
@@ -70,8 +86,11 @@ pub(crate) struct QueueRecord {
     pub(crate) stats: QueueStats,
     /// None: of version 1, which did not count by due time.
     pub(crate) counted: Option<Counted>,
-    /// Waiting tasks by priority, ascending; only priorities that have any.
+    /// Tasks that wait without a group, by priority, ascending; only priorities that have any.
     pub(crate) lines: Vec<(u8, u64)>,
+    /// Tasks that wait in groups, as `lines`.
+    pub(crate) grouped: Vec<(u8, u64)>,
+    pub(crate) served: Served,
 }
 
 impl QueueRecord {
@@ -81,6 +100,8 @@ impl QueueRecord {
         stats: &QueueStats,
         counted: Counted,
         lines: impl Iterator<Item = (u8, u64)> + Clone,
+        grouped: impl Iterator<Item = (u8, u64)> + Clone,
+        served: &Served,
         out: &mut Vec<u8>,
     ) {
         out.push(QUEUE_VERSION);
@@ -94,13 +115,13 @@ impl QueueRecord {
         put_u64(out, counted.step);
         put_u64(out, counted.passed);
         put_u64(out, counted.current);
-        let used = lines.filter(|(_, waiting)| *waiting > 0);
-        let count = u16::try_from(used.clone().count()).expect("there are 256 priorities");
-        out.extend_from_slice(&count.to_le_bytes());
-        for (priority, waiting) in used {
-            out.push(priority);
-            put_u64(out, waiting);
-        }
+        write_lines(lines, out);
+        write_lines(grouped, out);
+        put_u64(out, served.bucket.full_at);
+        put_u64(out, served.window.0);
+        put_u32(out, served.ended);
+        put_u32(out, served.failed);
+        put_u64(out, served.probe.0);
     }
 
     pub(crate) fn read(value: &[u8]) -> Result<Self, Malformed> {
@@ -127,14 +148,40 @@ impl QueueRecord {
                 current: reader.u64("tasks of the step")?,
             })
         };
-        let count = reader.u16("queue lines")?;
-        let mut lines = Vec::with_capacity(usize::from(count).min(256));
-        for _ in 0..count {
-            lines.push((reader.u8("line priority")?, reader.u64("line count")?));
+        let lines = read_lines(&mut reader)?;
+        let (mut grouped, mut served) = (Vec::new(), Served::default());
+        if version > 2 {
+            grouped = read_lines(&mut reader)?;
+            served = Served {
+                bucket: Bucket { full_at: reader.u64("queue bucket")? },
+                window: Millis(reader.u64("breaker window")?),
+                ended: reader.u32("breaker deliveries")?,
+                failed: reader.u32("breaker failures")?,
+                probe: Token(reader.u64("breaker probe")?),
+            };
         }
         reader.end("bytes behind a queue record")?;
-        Ok(Self { name, stats: QueueStats::from_counters(counters), counted, lines })
+        Ok(Self { name, stats: QueueStats::from_counters(counters), counted, lines, grouped, served })
     }
+}
+
+fn write_lines(lines: impl Iterator<Item = (u8, u64)> + Clone, out: &mut Vec<u8>) {
+    let used = lines.filter(|(_, waiting)| *waiting > 0);
+    let count = u16::try_from(used.clone().count()).expect("there are 256 priorities");
+    out.extend_from_slice(&count.to_le_bytes());
+    for (priority, waiting) in used {
+        out.push(priority);
+        put_u64(out, waiting);
+    }
+}
+
+fn read_lines(reader: &mut Reader<'_>) -> Result<Vec<(u8, u64)>, Malformed> {
+    let count = reader.u16("queue lines")?;
+    let mut lines = Vec::with_capacity(usize::from(count).min(256));
+    for _ in 0..count {
+        lines.push((reader.u8("line priority")?, reader.u64("line count")?));
+    }
+    Ok(lines)
 }
 
 /// Reads the value of a name row.

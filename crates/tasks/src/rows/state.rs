@@ -4,11 +4,14 @@ use z4_types::{Duration, Millis, Priority, TaskId, Token};
 
 use crate::codec::{Item, Malformed, Reader, put_retry, put_u32, put_u64, read_retry};
 use crate::command::Retry;
+use crate::fair::Number;
 
 const BODY_VERSION: u8 = 1;
 /// With the defaults of the queue at the time of the create.
 const BODY_VERSION_DEFAULTS: u8 = 2;
 const STATE_VERSION: u8 = 2;
+/// Of a task that has a group.
+const STATE_VERSION_GROUP: u8 = 3;
 
 const DEFAULT_PRIORITY: u8 = 1;
 const DEFAULT_TTL: u8 = 2;
@@ -17,6 +20,9 @@ const DEFAULT_RETRY: u8 = 8;
 
 /// A state row without a result says so; lengths are far below.
 const NO_RESULT: u32 = u32::MAX;
+
+/// In place of a group's number: the body says its name.
+const NAMED: u32 = u32::MAX;
 
 const HAS_STATE: u8 = 1;
 const HAS_TTL: u8 = 2;
@@ -199,6 +205,19 @@ impl Phase {
     }
 }
 
+/// How a task belongs to a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Member {
+    /// It does not.
+    #[default]
+    None,
+    /// Its body says to which one.
+    Named,
+    /// The group of that number counts it among its leases. A number holds while the group has open tasks, so only a task
+    /// that is leased says it in its row.
+    Leased(Number),
+}
+
 /// The fixed part of a state row. `Copy`, so that it outlives the borrow of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
@@ -220,6 +239,8 @@ pub(crate) struct State {
     pub(crate) revision: u32,
     /// Length of the result row, which only a finished task has.
     pub(crate) result_bytes: Option<u32>,
+    /// Its group.
+    pub(crate) member: Member,
 }
 
 /// The texts behind the fixed part.
@@ -260,7 +281,8 @@ impl From<Texts<'_>> for OwnedTexts {
 impl State {
     /// Appends the row's value.
     pub(crate) fn write(&self, texts: Texts<'_>, out: &mut Vec<u8>) {
-        out.push(STATE_VERSION);
+        let has_group = self.member != Member::None;
+        out.push(if has_group { STATE_VERSION_GROUP } else { STATE_VERSION });
         out.push(self.phase.to_byte());
         put_u32(out, self.queue);
         out.push(self.priority);
@@ -273,6 +295,15 @@ impl State {
         put_u64(out, self.ttl_at.0);
         put_u32(out, self.revision);
         put_u32(out, self.result_bytes.unwrap_or(NO_RESULT));
+        if has_group {
+            put_u32(
+                out,
+                match self.member {
+                    Member::Leased(number) if self.phase == Phase::Leased => number.0,
+                    _ => NAMED,
+                },
+            );
+        }
         for text in [texts.consumer, texts.last_error, texts.progress] {
             let len = u16::try_from(text.len()).expect("texts are cut far below 64 KiB before they get here");
             out.extend_from_slice(&len.to_le_bytes());
@@ -284,7 +315,7 @@ impl State {
     pub(crate) fn read(value: &[u8]) -> Result<(Self, Texts<'_>), Malformed> {
         let mut reader = Reader::new(value);
         let version = reader.u8("state version")?;
-        if !(1..=STATE_VERSION).contains(&version) {
+        if !(1..=STATE_VERSION_GROUP).contains(&version) {
             return Err(Malformed("unknown state version"));
         }
         let mut state = Self {
@@ -301,11 +332,19 @@ impl State {
             // Of a row of version 1: it was written at least once.
             revision: 1,
             result_bytes: None,
+            member: Member::None,
         };
         if version > 1 {
             state.revision = reader.u32("state revision")?;
             let result_bytes = reader.u32("state result length")?;
             state.result_bytes = (result_bytes != NO_RESULT).then_some(result_bytes);
+        }
+        if version == STATE_VERSION_GROUP {
+            state.member = match reader.u32("state group")? {
+                NAMED => Member::Named,
+                number if state.phase == Phase::Leased => Member::Leased(Number(number)),
+                _ => return Err(Malformed("a task that is not leased names its group by number")),
+            };
         }
         let mut text = |what| {
             let len = reader.u16(what)?;
@@ -339,6 +378,7 @@ impl State {
             ttl_at: item.ttl_at(id.created_at()),
             revision: 0,
             result_bytes: None,
+            member: if item.group.is_some() { Member::Named } else { Member::None },
         }
     }
 }

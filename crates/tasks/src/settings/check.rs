@@ -8,11 +8,10 @@ use z4_types::{Duration, QueueName};
 use super::{Breaker, Patch, Policies, Rate, Settings};
 use crate::command::Invalid;
 use crate::command::check::{check_retry, check_span, invalid};
+use crate::fair::WEIGHT_MAX;
 
 /// Fastest rate: more than a shard delivers.
 const RATE_THOUSANDTHS_MAX: u64 = 1_000_000_000;
-/// Largest weight of a group: shares finer than a thousandth are not kept.
-const GROUP_WEIGHT_MAX: u32 = 1_000;
 /// Shortest span after which a waiting task gains priority: each step moves rows.
 const AGEING_MS_MIN: u64 = 1_000;
 /// Longest window of a breaker.
@@ -21,7 +20,7 @@ const BREAKER_MS_MAX: u64 = 24 * 3_600 * 1_000;
 const EVENTS_MAX: u64 = 100_000_000;
 
 /// Refuses 0 where it would mean "nothing ever runs".
-fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(), Invalid> {
+pub(super) fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(), Invalid> {
     match limit {
         Some(0) => invalid(
             field,
@@ -31,7 +30,7 @@ fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(), Invalid> {
     }
 }
 
-fn check_rate(fields: [&'static str; 2], rate: Option<Rate>) -> Result<(), Invalid> {
+pub(super) fn check_rate(fields: [&'static str; 2], rate: Option<Rate>) -> Result<(), Invalid> {
     let Some(Rate { thousandths, burst }) = rate else { return Ok(()) };
     check_limit(fields[0], Some(thousandths))?;
     if thousandths > RATE_THOUSANDTHS_MAX {
@@ -44,6 +43,14 @@ fn check_rate(fields: [&'static str; 2], rate: Option<Rate>) -> Result<(), Inval
         return invalid(fields[1], "is 0, no token could be saved up to deliver by; give 1 or more".into());
     }
     Ok(())
+}
+
+pub(super) fn check_weight(field: &'static str, weight: Option<u32>) -> Result<(), Invalid> {
+    match weight {
+        Some(0) => invalid(field, "is 0, it would never have a turn; give 1 or more".into()),
+        Some(weight) if weight > WEIGHT_MAX => invalid(field, format!("is {weight}; give 1 to {WEIGHT_MAX}")),
+        _ => Ok(()),
+    }
 }
 
 fn check_breaker(breaker: &Breaker) -> Result<(), Invalid> {
@@ -131,15 +138,7 @@ impl Settings {
     fn check_groups(&self) -> Result<(), Invalid> {
         check_limit("group.concurrency", self.group_concurrency.map(u64::from))?;
         check_rate(["group.rate.per_second", "group.rate.burst"], self.group_rate)?;
-        match self.group_weight {
-            Some(0) => {
-                invalid("group.weight", "is 0, its groups would never have a turn; give 1 or more".into())
-            }
-            Some(weight) if weight > GROUP_WEIGHT_MAX => {
-                invalid("group.weight", format!("is {weight}; give 1 to {GROUP_WEIGHT_MAX}"))
-            }
-            _ => Ok(()),
-        }
+        check_weight("group.weight", self.group_weight)
     }
 
     fn check_reasons(&self) -> Result<(), Invalid> {

@@ -5,10 +5,12 @@ use proptest::prelude::*;
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
 
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetMode, SetQueue, Settlement,
-    Target, UpdateTask, Verdict,
+    Command, Due, NewTask, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetGroup, SetMode, SetQueue,
+    Settlement, Target, UpdateTask, Verdict,
 };
-use crate::{Breaker, Fields, Patch, Policies, Rate, Retention, Settings};
+use crate::{
+    Breaker, Fields, GroupFields, GroupPatch, GroupSettings, Patch, Policies, Rate, Retention, Settings,
+};
 use crate::{EntryBuilder, Machine, MemoryStore, decode_entry, encode, encode_create};
 
 fn due() -> impl Strategy<Value = Due> {
@@ -37,11 +39,15 @@ fn task() -> impl Strategy<Value = NewTask> {
         proptest::option::of(any::<u64>().prop_map(Duration)),
         proptest::option::of((0..4u128).prop_map(RequestId)),
         proptest::option::of(any::<u8>().prop_map(Priority)),
+        proptest::option::weighted(
+            0.4,
+            prop_oneof![Just("g"), Just("größe"), Just("h")].prop_map(str::to_owned),
+        ),
     );
     let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
     let payload = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
     (payload, metadata, due(), options).prop_map(
-        |(payload, metadata, due, (max_attempts, retry, ttl, request, priority))| NewTask {
+        |(payload, metadata, due, (max_attempts, retry, ttl, request, priority, group))| NewTask {
             payload,
             metadata,
             due,
@@ -50,6 +56,7 @@ fn task() -> impl Strategy<Value = NewTask> {
             retry,
             ttl,
             request,
+            group,
         },
     )
 }
@@ -62,11 +69,18 @@ fn id() -> impl Strategy<Value = TaskId> {
     (0..3u64, 1..6u64).prop_map(|(at, counter)| TaskId::new(Millis(at), ShardId(1), counter))
 }
 
+fn span() -> impl Strategy<Value = Option<Duration>> {
+    proptest::option::of(any::<u64>().prop_map(Duration))
+}
+
 fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         Just(Verdict::Ack),
-        (proptest::option::of(any::<u64>().prop_map(Duration)), ".{0,8}")
-            .prop_map(|(delay, reason)| Verdict::Nack { delay, reason }),
+        (span(), span(), ".{0,8}").prop_map(|(delay, slow_group, reason)| Verdict::Nack {
+            delay,
+            slow_group,
+            reason
+        }),
         any::<u64>().prop_map(|delay| Verdict::Release { delay: Duration(delay) }),
         any::<u64>().prop_map(|ttl| Verdict::Extend { ttl: Duration(ttl) }),
         proptest::collection::vec(any::<u8>(), 0..5)
@@ -78,7 +92,6 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    let span = || proptest::option::of(any::<u64>().prop_map(Duration));
     let number = || proptest::option::of(any::<u32>());
     let rate = || {
         let rate = (any::<u64>(), any::<u32>()).prop_map(|(thousandths, burst)| Rate { thousandths, burst });
@@ -144,6 +157,16 @@ fn of_queues() -> impl Strategy<Value = Command> {
             Command::SetQueue(Box::new(SetQueue { queue, mode, etag, patch: Patch { set, clear } }))
         }),
         (queue(), etag()).prop_map(|(queue, etag)| Command::DeleteQueue { queue, etag }),
+        (queue(), ".{1,3}", settings(), 0..16u8).prop_map(|(queue, group, settings, clear)| {
+            let set = GroupSettings {
+                weight: settings.group_weight,
+                serial: settings.group_serial,
+                concurrency: settings.group_concurrency,
+                rate: settings.group_rate,
+            };
+            let patch = GroupPatch { set, clear: GroupFields(clear) };
+            Command::SetGroup(SetGroup { queue, group, patch })
+        }),
         (0..4u64, proptest::collection::vec(policy, 0..3)).prop_map(|(version, list)| {
             let list = list.into_iter().map(|(pattern, settings)| (pattern.to_owned(), settings));
             Command::SetPolicies(Policies { version, list: list.collect() })

@@ -17,6 +17,7 @@ fn create(machine: &mut Machine, rows: &mut MemoryStore, queue: &str, request: O
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     };
     let mut entry = EntryBuilder::new(Millis(1_000));
     let queue = QueueName::new(queue).expect("a valid name");
@@ -56,6 +57,7 @@ fn a_page_ends_early_when_its_bytes_are_in_metadata() {
         retry: None,
         ttl: None,
         request: None,
+        group: None,
     });
     let mut entry = EntryBuilder::new(Millis(1_000));
     entry.push(&Command::Create { queue: queue.clone(), request: None, tasks: tasks.collect() });

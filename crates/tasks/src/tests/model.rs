@@ -1,5 +1,7 @@
 //! The machine answers like a naive model: a list of tasks, searched from end to end for everything.
 
+mod follow;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -8,13 +10,13 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId
 
 use super::strict::StrictStore;
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Target,
+    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetGroup, SetMode, SetQueue, Settlement, Target,
     UpdateTask, Verdict,
 };
 use crate::outcome::{Leased, Outcome, Pick, Purged, QueueSet, Refusal, Settled, Updated};
 use crate::{
-    Effective, End, EntryBuilder, Fields, ListFilter, Machine, Patch, Phase, Policies, Retention, Settings,
-    TaskState, get, list, retry,
+    Effective, End, EntryBuilder, Fields, GroupFields, GroupPatch, GroupSettings, ListFilter, Machine, Patch,
+    Phase, Policies, Rate, Retention, Settings, TaskState, get, list, retry,
 };
 
 const SHARD: ShardId = ShardId(9);
@@ -51,6 +53,7 @@ struct Queue {
     etag: u64,
     settings: Settings,
     paused: bool,
+    groups: BTreeMap<String, GroupSettings>,
 }
 
 #[derive(Default)]
@@ -63,14 +66,34 @@ struct Model {
     token: u64,
     /// Batch or task, request, when, answer.
     requests: Vec<(bool, RequestId, u64, Vec<TaskId>)>,
+    /// Groups are not served before.
+    slowed: BTreeMap<(QueueName, String), u64>,
+    deliveries: follow::Deliveries,
 }
 
 impl Model {
-    fn apply(&mut self, now: u64, command: &Command) -> Outcome {
+    /// Applies a command; a Lease of which it cannot say what it picks is taken over from `answer`.
+    fn apply(
+        &mut self,
+        now: u64,
+        command: &Command,
+        answer: &Outcome,
+        store: &StrictStore,
+    ) -> Result<Outcome, TestCaseError> {
         self.now = self.now.max(now);
-        let outcome = self.command(command);
+        let outcome = match (command, answer) {
+            (Command::Lease { queue, max, max_bytes, .. }, Outcome::Leased(leased)) if !self.knows(queue) => {
+                let waits = |id| {
+                    let info = get(store, id).expect("reads");
+                    info.is_some_and(|info| matches!(info.state, TaskState::Waiting { .. }))
+                };
+                self.follow(leased, (*max, *max_bytes), waits)?;
+                answer.clone()
+            }
+            _ => self.command(command),
+        };
         self.evict();
-        outcome
+        Ok(outcome)
     }
 
     fn command(&mut self, command: &Command) -> Outcome {
@@ -115,6 +138,14 @@ impl Model {
             Command::RunNow(targets) => {
                 Outcome::MadeDue(targets.iter().map(|target| self.run_now(*target)).collect())
             }
+            Command::SetGroup(set) => Outcome::GroupSet(match self.queues.get_mut(&set.queue) {
+                Some(queue) => {
+                    let settings = queue.groups.entry(set.group.clone()).or_default();
+                    settings.patch(&set.patch);
+                    Ok(*settings)
+                }
+                None => Err(Refusal::QueueNotFound(set.queue.clone())),
+            }),
         }
     }
 
@@ -214,6 +245,8 @@ impl Model {
             return Err(Refusal::QueueNotEmpty { queue: queue.clone(), tasks });
         }
         self.queues.remove(queue);
+        self.slowed.retain(|(of, _), _| of != queue);
+        self.deliveries.retain(|(of, _), _| of != queue);
         Ok(())
     }
 
@@ -366,7 +399,10 @@ impl Model {
     fn lease(&mut self, queue: &QueueName, max: u32, max_bytes: u64, ttl: Duration) -> Outcome {
         let ttl = if ttl.0 == 0 { self.effective(queue).lease_duration } else { ttl };
         let until = self.now + ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX);
-        let paused = self.queues.get(queue).is_some_and(|queue| queue.paused);
+        let most = self.effective(queue).concurrency.map_or(u64::MAX, u64::from);
+        let room = most.saturating_sub(self.leased(queue, None));
+        let max = u64::from(max.min(LEASE_TASKS_MAX)).min(room);
+        let paused = room == 0 || self.queues.get(queue).is_some_and(|queue| queue.paused);
         let mut due: Vec<usize> = (0..self.tasks.len())
             .filter(|_| !paused)
             .filter(|&n| self.tasks[n].queue == *queue && self.tasks[n].state == State::Waiting)
@@ -381,7 +417,7 @@ impl Model {
                 continue;
             }
             bytes += task.new.payload.len() as u64;
-            if picks.len() as u32 == max.min(LEASE_TASKS_MAX) || (!picks.is_empty() && bytes > max_bytes) {
+            if picks.len() as u64 == max || (!picks.is_empty() && bytes > max_bytes) {
                 break;
             }
             self.token += 1;
@@ -409,22 +445,37 @@ impl Model {
         let now = self.now;
         let position = self.open(*id).ok_or(Refusal::NotFound(*id))?;
         let fatal = self.effective(&self.tasks[position].queue).non_retryable;
-        let task = &mut self.tasks[position];
+        let task = &self.tasks[position];
         if !matches!(task.state, State::Leased { until, token: held } if held == token.0 && now < until) {
             return Err(Refusal::LeaseLost { id: *id, token: *token });
         }
+        if let (Verdict::Nack { slow_group: Some(span), .. }, Some(group)) = (verdict, &task.new.group) {
+            let (queue, group) = (task.queue.clone(), group.clone());
+            self.slow(&queue, &group, now + span.0);
+        }
+        let serial = self.is_serial(&self.tasks[position]);
+        let task = &mut self.tasks[position];
         Ok(match verdict {
             Verdict::Ack | Verdict::AckWith { .. } => {
                 self.end(position, End::Done);
                 Settled::Acked
             }
-            Verdict::Nack { delay, reason } => fail(task, now, *delay, fatal.contains(reason)),
-            Verdict::NackDead { .. } => fail(task, now, None, true),
+            Verdict::Nack { delay, reason, .. } => self.fail(position, *delay, fatal.contains(reason)),
+            Verdict::NackDead { .. } => self.fail(position, None, true),
             Verdict::Release { delay } => {
                 task.state = State::Waiting;
                 task.revision += 1;
-                task.deliver_at = if delay.0 == 0 { task.deliver_at } else { now + delay.0 };
-                Settled::Released(Millis(task.deliver_at))
+                if delay.0 == 0 {
+                    return Ok(Settled::Released(Millis(task.deliver_at)));
+                }
+                let due = now + delay.0;
+                if serial {
+                    let (queue, group) = (task.queue.clone(), task.new.group.clone().expect("serial"));
+                    self.slow(&queue, &group, due);
+                } else {
+                    task.deliver_at = due;
+                }
+                Settled::Released(Millis(due))
             }
             Verdict::Extend { ttl } | Verdict::ExtendWith { ttl, .. } => {
                 let until = now + ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX);
@@ -464,24 +515,32 @@ impl Model {
         lapsed.sort_by_key(|&n| key(&self.tasks[n]));
         let mut dead = 0;
         for &n in lapsed.iter().take(left) {
-            dead += u32::from(fail(&mut self.tasks[n], now, Some(Duration(0)), false) == Settled::Dead);
+            dead += u32::from(self.fail(n, Some(Duration(0)), false) == Settled::Dead);
         }
         let more = self.tasks.iter().any(|task| is_expired(task) || key(task).is_some());
         Outcome::Advanced { more, dead }
     }
-}
 
-fn fail(task: &mut Task, now: u64, delay: Option<Duration>, is_final: bool) -> Settled {
-    task.failures += 1;
-    task.revision += 1;
-    if is_final || task.failures >= task.max_attempts {
-        (task.state, task.ttl_at) = (State::Dead, u64::MAX);
-        return Settled::Dead;
+    fn fail(&mut self, position: usize, delay: Option<Duration>, is_final: bool) -> Settled {
+        let serial = self.is_serial(&self.tasks[position]);
+        let task = &mut self.tasks[position];
+        task.failures += 1;
+        task.revision += 1;
+        if is_final || task.failures >= task.max_attempts {
+            (task.state, task.ttl_at) = (State::Dead, u64::MAX);
+            return Settled::Dead;
+        }
+        let wait = delay.unwrap_or_else(|| retry::wait(&task.retry, task.failures, task.id));
+        let due = self.now + wait.0;
+        task.state = State::Waiting;
+        if serial {
+            let (queue, group) = (task.queue.clone(), task.new.group.clone().expect("serial"));
+            self.slow(&queue, &group, due);
+        } else {
+            task.deliver_at = due;
+        }
+        Settled::Retried(Millis(due))
     }
-    let wait = delay.unwrap_or_else(|| retry::wait(&task.retry, task.failures, task.id));
-    task.state = State::Waiting;
-    task.deliver_at = now + wait.0;
-    Settled::Retried(Millis(task.deliver_at))
 }
 
 /// What a random step does; ids and tokens are named by their order, so that they mostly hit.
@@ -500,6 +559,7 @@ enum Step {
     Redrive(Vec<(u8, Option<u64>, u64)>),
     Update(u8, Option<u64>, NewTask, u8),
     RunNow(Vec<(u8, Option<u64>)>),
+    Group(u8, u8, GroupPatch),
     Advance { limit: u32 },
     Reopen,
 }
@@ -520,8 +580,9 @@ fn new_task() -> impl Strategy<Value = NewTask> {
         proptest::option::of(Just(retry)),
         proptest::option::weighted(0.2, (1..30u64).prop_map(|ttl| ttl * GRAIN)),
         proptest::option::weighted(0.3, 0..6u128),
+        proptest::option::weighted(0.5, 0..3u8),
     )
-        .prop_map(|(due, priority, size, max_attempts, retry, ttl, request)| NewTask {
+        .prop_map(|(due, priority, size, max_attempts, retry, ttl, request, group)| NewTask {
             payload: vec![b'p'; size].into(),
             metadata: Vec::new(),
             due,
@@ -530,6 +591,7 @@ fn new_task() -> impl Strategy<Value = NewTask> {
             retry,
             ttl: ttl.map(Duration),
             request: request.map(RequestId),
+            group: group.map(group_name),
         })
 }
 
@@ -545,19 +607,51 @@ fn settings() -> impl Strategy<Value = Settings> {
         span(40),
         proptest::option::weighted(0.3, (0..3u8).prop_map(Priority)),
         proptest::option::weighted(0.2, 1..8u64),
+        limits(),
     )
         .prop_map(
-            |(lease_duration, max_attempts, non_retryable, retention, ttl, priority, max_backlog)| Settings {
-                lease_duration,
-                max_attempts,
-                non_retryable,
-                retention,
-                ttl,
-                priority,
-                max_backlog,
-                ..Settings::default()
+            |(lease_duration, max_attempts, non_retryable, retention, ttl, priority, max_backlog, limits)| {
+                Settings {
+                    concurrency: limits.0,
+                    rate: limits.1,
+                    ageing: limits.2,
+                    group_weight: limits.3.weight,
+                    group_serial: limits.3.serial,
+                    group_concurrency: limits.3.concurrency,
+                    group_rate: limits.3.rate,
+                    lease_duration,
+                    max_attempts,
+                    non_retryable,
+                    retention,
+                    ttl,
+                    priority,
+                    max_backlog,
+                    ..Settings::default()
+                }
             },
         )
+}
+
+type Limits = (Option<u32>, Option<Rate>, Option<Duration>, GroupSettings);
+
+fn rate() -> impl Strategy<Value = Option<Rate>> {
+    let rate = (1..4u64, 1..4u32).prop_map(|(n, burst)| Rate { thousandths: n * n * 1_700, burst });
+    proptest::option::weighted(0.2, rate)
+}
+
+fn group_settings() -> impl Strategy<Value = GroupSettings> {
+    let some = |most: u32| proptest::option::weighted(0.25, 1..most);
+    (some(9), proptest::option::weighted(0.3, any::<bool>()), some(4), rate())
+        .prop_map(|(weight, serial, concurrency, rate)| GroupSettings { weight, serial, concurrency, rate })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let ageing = proptest::option::weighted(0.2, (1..5u64).prop_map(|span| Duration(span * 100)));
+    (proptest::option::weighted(0.3, 1..5u32), rate(), ageing, group_settings())
+}
+
+fn group_name(number: u8) -> String {
+    ["acme", "umbrella", "initech"][usize::from(number)].to_owned()
 }
 
 fn of_queues() -> impl Strategy<Value = Step> {
@@ -575,6 +669,8 @@ fn of_queues() -> impl Strategy<Value = Step> {
         1 => (0..3u8, etag()).prop_map(|(queue, etag)| Step::Delete(queue, etag)),
         1 => (0..9u64, settings()).prop_map(|(version, settings)| Step::Policies(version, settings)),
         1 => (0..3u8, prop_oneof![1 => Just(true), 2 => Just(false)]).prop_map(|(queue, paused)| Step::Pause(queue, paused)),
+        2 => (0..3u8, 0..3u8, group_settings(), prop_oneof![Just(0u8), Just(15), 0..16u8]).prop_map(
+            |(queue, group, set, clear)| Step::Group(queue, group, GroupPatch { set, clear: GroupFields(clear) })),
         1 => (0..3u8, 0..16u8, any::<u8>()).prop_map(|(queue, states, id)| Step::Purge(queue, states, id)),
     ]
 }
@@ -597,8 +693,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Verdict::AckWith { result: "r".into() }),
         1 => Just(Verdict::NackDead { reason: "no".into() }),
         1 => (0..12u64).prop_map(|ttl| Verdict::ExtendWith { ttl: Duration(ttl * GRAIN), progress: "p".into() }),
-        2 => proptest::option::of((0..6u64).prop_map(|delay| Duration(delay * GRAIN)))
-            .prop_map(|delay| Verdict::Nack { delay, reason: "why".into() }),
+        2 => (
+            proptest::option::of((0..6u64).prop_map(|delay| Duration(delay * GRAIN))),
+            proptest::option::weighted(0.3, (0..9u64).prop_map(|span| Duration(span * GRAIN))),
+        )
+            .prop_map(|(delay, slow_group)| Verdict::Nack { delay, slow_group, reason: "why".into() }),
         2 => prop_oneof![Just(0u64), 0..6u64].prop_map(|delay| Verdict::Release { delay: Duration(delay * GRAIN) }),
         1 => (0..12u64).prop_map(|ttl| Verdict::Extend { ttl: Duration(ttl * GRAIN) }),
     ];
@@ -705,6 +804,9 @@ fn command(step: &Step, ids: &[TaskId], tokens: &[(TaskId, Token)]) -> Option<Co
         Step::RunNow(tasks) => {
             Command::RunNow(tasks.iter().map(|(n, etag)| Target { id: id(*n), etag: *etag }).collect())
         }
+        Step::Group(number, group, patch) => {
+            Command::SetGroup(SetGroup { queue: queue(*number), group: group_name(*group), patch: *patch })
+        }
         Step::Reopen => return None,
     })
 }
@@ -753,6 +855,44 @@ fn compare_due(
     Ok(())
 }
 
+/// A Lease at the time that was said does something, and before it nothing.
+fn serves_when_it_says(
+    store: &StrictStore,
+    queue: &QueueName,
+    now: u64,
+    next_due: Option<Millis>,
+) -> Result<(), TestCaseError> {
+    let acts = |at: u64| {
+        let mut store = store.clone();
+        let mut machine = Machine::open(SHARD, &store).expect("opens");
+        let before = machine.stats(queue);
+        let (queue, max_bytes) = (queue.clone(), u64::MAX);
+        let lease = Command::Lease {
+            queue: queue.clone(),
+            consumer: "c".into(),
+            max: 1,
+            max_bytes,
+            ttl: Duration(0),
+        };
+        let mut entry = EntryBuilder::new(Millis(at));
+        entry.push(&lease);
+        machine.apply(&mut store, &entry.finish()).expect("applies");
+        let after = machine.stats(&queue);
+        after.map(|stats| (stats.deliveries, stats.expired))
+            != before.map(|stats| (stats.deliveries, stats.expired))
+    };
+    match next_due.map(|at| at.0.max(now)) {
+        Some(at) => {
+            prop_assert!(acts(at), "{} was said to be served at {at}", queue);
+            prop_assert!(at == now || !acts(at - 1), "{} is served before {at}", queue);
+        }
+        None => {
+            prop_assert!(!acts(now) && !acts(now + 100_000_000), "{} is served, and it was not said", queue)
+        }
+    }
+    Ok(())
+}
+
 /// Compares what the machine's rows say with the model's tasks.
 fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), TestCaseError> {
     for number in 0..2 {
@@ -764,9 +904,15 @@ fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), 
         compare_finished(finished, store, &queue)?;
         compare_due(model, machine, store, &queue)?;
         let paused = model.queues.get(&queue).is_some_and(|queue| queue.paused);
+        let full = model.effective(&queue).concurrency;
+        let full = full.is_some_and(|most| model.leased(&queue, None) >= most.into());
         let waiting = tasks.iter().filter(|task| task.state == State::Waiting);
-        let earliest = waiting.map(|task| Millis(task.deliver_at)).min().filter(|_| !paused);
-        prop_assert_eq!(machine.next_due(store, &queue).expect("reads"), earliest);
+        let earliest = waiting.map(|task| Millis(task.deliver_at)).min().filter(|_| !paused && !full);
+        let next_due = machine.next_due(store, &queue).expect("reads");
+        if model.knows(&queue) {
+            prop_assert_eq!(next_due, earliest);
+        }
+        serves_when_it_says(store, &queue, model.now, next_due)?;
 
         let page = list(store, &queue, ListFilter::default(), None, 1_000).expect("reads");
         let listed: Vec<TaskId> = page.tasks.iter().map(|info| info.id).collect();
@@ -782,6 +928,7 @@ fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), 
             prop_assert_eq!(info.deliver_at, Millis(task.deliver_at));
             prop_assert_eq!(u64::from(info.revision), task.revision);
             prop_assert_eq!((&info.payload, &info.metadata), (&task.new.payload, &task.new.metadata));
+            prop_assert_eq!(&info.group, &task.new.group);
             prop_assert_eq!((info.priority, info.max_attempts), (task.priority, task.max_attempts));
             prop_assert_eq!((info.deliveries, info.failures), (task.deliveries, task.failures));
             prop_assert_eq!(info.expires_at, (task.ttl_at != u64::MAX).then_some(Millis(task.ttl_at)));
@@ -816,7 +963,7 @@ proptest! {
             let mut entry = EntryBuilder::new(Millis(now as u64));
             entry.push(&command);
             let outcomes = machine.apply(&mut store, &entry.finish()).expect("a built entry applies");
-            let expected = model.apply(now as u64, &command);
+            let expected = model.apply(now as u64, &command, &outcomes[0], &store)?;
             prop_assert_eq!(&outcomes[..], &[expected]);
             machine.check(&store).map_err(TestCaseError::fail)?;
             prop_assert_eq!(machine.now(), Millis(model.now));

@@ -108,7 +108,7 @@ fn a_shard_of_version_1_goes_on() {
     let mut records = 0;
     store
         .scan(b"Q", b"R", &mut |_, value| {
-            records += usize::from(value[0] == 2);
+            records += usize::from(value[0] == 3);
             true
         })
         .expect("reads");

@@ -7,11 +7,11 @@
 //! clock T                             later entries carry this time
 //! tick T [limit=N]                    the same, and an Advance
 //! push QUEUE [count= at= after= prio= payload= size= meta=k:v,k:v ttl= max= retry=initial:cap:percent:jitter
-//!             req=N,N,… batch=N raw=1]      req: each task's request, batch: the whole's, raw: no check
+//!             group=NAME req=N,N,… batch=N raw=1]      req: each task's request, batch: the whole's, raw: no check
 //! pull QUEUE by=NAME [max= bytes= ttl=]
-//! ack|nack|kill|release|extend ID… [token= delay= reason= ttl= result= progress=]
+//! ack|nack|kill|release|extend ID… [token= delay= slow= reason= ttl= result= progress=]
 //!                                     the task's last token, unless one is given; kill: a nack for good
-//! cancel ID…   get ID   rev ID   result ID   list QUEUE [state= from= to= limit=]   stats QUEUE   due QUEUE   next QUEUE
+//! cancel ID…   get ID   why ID   rev ID   result ID   list QUEUE [state= from= to= limit=]   stats QUEUE   due QUEUE   next QUEUE
 //! deadline     queues   rows   config QUEUE
 //! set QUEUE [mode=create|update etag= clear=FIELD,FIELD raw=1 lease= retry= max= fatal=TEXT,TEXT keep=AGE[:COUNT] ttl=
 //!             prio= backlog= rate=THOUSANDTHS:BURST conc= gconc= grate= weight= serial= ageing= events=
@@ -21,6 +21,7 @@
 //! purge QUEUE [states=waiting,leased,dead,finished before=ID limit= raw=1]     to its end, batch by batch
 //! update ID [etag= at= after= now=1 prio= payload= meta=]   run ID… [etag=]   redrive ID… [etag= delay=]
 //! cancelif ID… etag=
+//! group QUEUE NAME [weight= serial= conc= rate= clear=weight,serial,conc,rate raw=1]
 //! restart      entry HEX              applies raw bytes
 //! A & B                               both in one entry
 //! ```
@@ -34,13 +35,14 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId
 
 use super::strict::StrictStore;
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Target,
+    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetGroup, SetMode, SetQueue, Settlement, Target,
     UpdateTask, Verdict,
 };
 use crate::outcome::{Outcome, Refusal, Settled, Updated};
 use crate::{
-    Breaker, End, EntryBuilder, Fields, ListFilter, Machine, PageToken, Patch, Phase, Policies, Rate,
-    Retention, Settings, TaskInfo, TaskState, get, hydrate, list, queues, result,
+    Breaker, End, EntryBuilder, Fields, GroupFields, GroupPatch, GroupSettings, ListFilter, Machine,
+    PageToken, Patch, Phase, Policies, Rate, Retention, Settings, TaskInfo, TaskState, explain, get, hydrate,
+    list, queues, result,
 };
 
 const SHARD: ShardId = ShardId(3);
@@ -272,6 +274,11 @@ impl Runner {
                 }));
             }
             "config" => self.config(line),
+            "why" => {
+                let why = explain(&self.store, &self.machine, self.id(line.about[0]), Millis(self.clock));
+                let why = why.expect("reads");
+                self.say(why.map_or("no such task".into(), |why| format!("{why:?}").replace("Millis", "")));
+            }
             "rev" => {
                 let info = get(&self.store, self.id(line.about[0])).expect("reads");
                 self.say(info.map_or("no such task".into(), |info| format!("revision {}", info.revision)));
@@ -377,7 +384,9 @@ impl Runner {
         let reason = line.values.get("reason").copied().unwrap_or("").to_owned();
         let verdict = match line.verb {
             "push" => return self.push(line),
-            "set" | "delete" | "policies" | "pause" | "resume" | "purge" => return self.of_queue(line),
+            "set" | "delete" | "policies" | "pause" | "resume" | "purge" | "group" => {
+                return self.of_queue(line);
+            }
             "ack" if line.values.contains_key("result") => {
                 Verdict::AckWith { result: Bytes::copy_from_slice(line.values["result"].as_bytes()) }
             }
@@ -401,7 +410,7 @@ impl Runner {
             }
             "cancel" => return Some(Command::Cancel(line.about.iter().map(|word| self.id(word)).collect())),
             "ack" => Verdict::Ack,
-            "nack" => Verdict::Nack { delay, reason },
+            "nack" => Verdict::Nack { delay, slow_group: line.number("slow").map(Duration), reason },
             "release" => Verdict::Release { delay: delay.unwrap_or_default() },
             "extend" => Verdict::Extend { ttl },
             verb => panic!("unknown command {verb}"),
@@ -473,6 +482,7 @@ impl Runner {
             retry,
             ttl: line.number("ttl").map(Duration),
             request: requests.get(n as usize).map(|text| RequestId(text.parse().expect("a number"))),
+            group: line.values.get("group").map(|group| (*group).to_owned()),
         };
         let request = line.number("batch").map(|request| RequestId(request.into()));
         let tasks: Vec<NewTask> = (0..count).map(task).collect();
@@ -504,6 +514,30 @@ impl Runner {
                 let set = SetQueue { queue: line.queue(), mode, etag, patch };
                 let checked = set.check();
                 (Command::SetQueue(Box::new(set)), checked)
+            }
+            "group" => {
+                let field = |name| match name {
+                    "weight" => GroupFields::WEIGHT,
+                    "serial" => GroupFields::SERIAL,
+                    "conc" => GroupFields::CONCURRENCY,
+                    "rate" => GroupFields::RATE,
+                    other => panic!("no field {other}"),
+                };
+                let clear = line.values.get("clear").map_or(0, |names| {
+                    names.split(',').map(|name| field(name).0).fold(0, |all, bit| all | bit)
+                });
+                let settings = line.settings();
+                let set = GroupSettings {
+                    weight: settings.group_weight,
+                    serial: settings.group_serial,
+                    concurrency: settings.concurrency,
+                    rate: settings.rate,
+                };
+                let patch = GroupPatch { set, clear: GroupFields(clear) };
+                let group = line.about.get(1).copied().unwrap_or("").to_owned();
+                let set = SetGroup { queue: line.queue(), group, patch };
+                let checked = set.check();
+                (Command::SetGroup(set), checked)
             }
             "delete" => (Command::DeleteQueue { queue: line.queue(), etag }, Ok(())),
             "policies" => {
@@ -566,6 +600,9 @@ impl Runner {
         if let Some(paused) = config.paused {
             write!(text, " paused since={} note={:?} by={:?}", paused.since.0, paused.note, paused.author)
                 .expect("to a string");
+            if let Some(until) = paused.until {
+                write!(text, " until={}", until.0).expect("to a string");
+            }
         }
         self.say(text);
     }
@@ -690,6 +727,16 @@ impl Runner {
                     self.say(format_args!("task {} {text}", target.id.counter()));
                 }
             }
+            Outcome::GroupSet(result) => self.say(match result {
+                Ok(set) => format!(
+                    "group set: weight={:?} serial={:?} conc={:?} rate={:?}",
+                    set.weight,
+                    set.serial,
+                    set.concurrency,
+                    set.rate.map(|rate| (rate.thousandths, rate.burst))
+                ),
+                Err(refusal) => refused(refusal),
+            }),
             Outcome::Purged(result) => {
                 self.say(result.as_ref().map_or_else(refused, |purged| format!("purged {}", purged.count)));
             }
@@ -738,6 +785,9 @@ fn describe(info: &TaskInfo) -> String {
         info.max_attempts
     )
     .expect("to a string");
+    if let Some(group) = &info.group {
+        write!(text, " group={group}").expect("to a string");
+    }
     if let Some(at) = info.expires_at {
         write!(text, " expires={}", at.0).expect("to a string");
     }

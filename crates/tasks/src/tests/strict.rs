@@ -8,7 +8,7 @@ use crate::{Fault, MemoryStore, Read, Store};
 
 /// Panics if a key is inserted that was ever used before: real storage would forget such a key without a trace, though
 /// its base may still have it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct StrictStore {
     rows: MemoryStore,
     used: BTreeSet<Vec<u8>>,

@@ -133,6 +133,7 @@ fn task() -> NewTask {
         max_attempts: None,
         retry: None,
         ttl: None,
+        group: None,
         request: None,
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use z4_types::{Duration, Millis};
 
 use super::world::World;
-use crate::fair::{GroupLimits, Limits, Number, Rate, Reason};
+use crate::Rate;
+use crate::fair::{GroupLimits, Limits, Number, Reason};
 
 /// Who got how many of the next `picks`, each acked at once.
 fn shares(world: &mut World, picks: usize) -> BTreeMap<String, usize> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use z4_types::Millis;
 
-use crate::fair::{GroupLimits, Groups, Limits, Number, Rate};
+use crate::Rate;
+use crate::fair::{GroupLimits, Groups, Limits, Number};
 
 const PICKS: u64 = 500_000;
 

@@ -8,7 +8,8 @@ use proptest::test_runner::{Config, RngSeed};
 use z4_types::{Duration, Millis};
 
 use super::world::{Lease, World};
-use crate::fair::{Bucket, DEBT_KEPT, GroupLimits, Limits, Number, Rate, Reason};
+use crate::Rate;
+use crate::fair::{Bucket, DEBT_KEPT, GroupLimits, Limits, Number, Reason};
 
 /// The same cases on every run. `PROPTEST_RNG_SEED` and `PROPTEST_CASES` look further.
 fn fixed() -> Config {
