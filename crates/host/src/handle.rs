@@ -348,6 +348,12 @@ impl Handle {
         self.shared.cluster.as_ref().is_some_and(|cluster| cluster.is_removed())
     }
 
+    /// Returns the time of this host's wall clock.
+    #[must_use]
+    pub fn wall(&self) -> Millis {
+        self.shared.clock.wall()
+    }
+
     /// Returns the counters of this host's task shards.
     #[must_use]
     pub fn task_metrics(&self) -> &TaskMetrics {

@@ -37,6 +37,8 @@ pub use registry_shard::{Published, RegistryChange, RegistryShard};
 pub use rows::{Rows, RowsRef, ViewRows};
 pub use running::{Host, Network};
 pub use seats::{Origin, Seat, Seats};
+pub use z4_tasks::DueCounts;
+
 pub use shard::{
     ConsumerId, Deliver, Delivery, QueueCounts, QueueSetup, Rates, Read, Reply, TaskMetrics, TaskShard, Write,
 };

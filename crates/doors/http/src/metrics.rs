@@ -2,11 +2,12 @@
 //!
 //! # Caveats
 //! - Queues beyond the hundred with the largest backlogs are summed up under `queue="_other"`.
+//! - What is due when is shown of the twenty with the largest backlogs only: it is read, not counted along.
 //! - Counters `z4_tasks_*_total` start at zero with the process, gauges of queues are the shard's state.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use z4_host::{Handle, Snapshot};
+use z4_host::{DueCounts, Handle, Snapshot};
 
 use crate::process::resident_bytes;
 use crate::text::Page;
@@ -23,6 +24,7 @@ pub(crate) fn metrics(handle: &Handle, snapshot: &Snapshot) -> String {
     let mut page = Page::default();
     tasks(&mut page, handle);
     queues(&mut page, snapshot);
+    due(&mut page, handle, snapshot);
     shards(&mut page, snapshot);
     host(&mut page, handle);
     page.finish()
@@ -51,29 +53,53 @@ fn tasks(page: &mut Page, handle: &Handle) {
 }
 
 fn queues(page: &mut Page, snapshot: &Snapshot) {
-    let mut rows: Vec<(&str, [u64; 3])> = snapshot
+    let mut rows: Vec<(&str, [u64; 4])> = snapshot
         .queues
         .iter()
-        .map(|(name, stats)| (name.as_str(), [stats.waiting, stats.leased, stats.dead]))
+        .map(|(name, stats)| (name.as_str(), [stats.waiting, stats.leased, stats.dead, stats.finished]))
         .collect();
-    rows.sort_by_key(|(name, [waiting, leased, _])| (std::cmp::Reverse(waiting + leased), *name));
+    rows.sort_by_key(|(name, [waiting, leased, ..])| (std::cmp::Reverse(waiting + leased), *name));
     rows.truncate(QUEUES_MAX);
     if rows.len() < snapshot.queues_total {
         let totals = &snapshot.totals;
         let shown = |at: usize| rows.iter().map(|(_, counts)| counts[at]).sum::<u64>();
-        let others = [totals.waiting - shown(0), totals.leased - shown(1), totals.dead - shown(2)];
-        rows.push((OTHER, others));
+        let totals = [totals.waiting, totals.leased, totals.dead, totals.finished];
+        rows.push((OTHER, std::array::from_fn(|at| totals[at] - shown(at))));
     }
     page.single("z4_queues", GAUGE, "Queues this host leads.", snapshot.queues_total);
     let gauges = [
         ("z4_queue_waiting_tasks", "Tasks nobody holds, scheduled or due."),
         ("z4_queue_leased_tasks", "Tasks consumers hold."),
         ("z4_queue_dead_tasks", "Tasks that failed for the last time."),
+        ("z4_queue_finished_tasks", "Tasks that have ended and are kept."),
     ];
     for (at, (name, help)) in gauges.into_iter().enumerate() {
         page.metric(name, GAUGE, help);
         for (queue, counts) in &rows {
             page.sample(name, "queue", queue, counts[at]);
+        }
+    }
+}
+
+/// What a gauge shows of a queue.
+type Gauge<'a> = &'a dyn Fn(&DueCounts) -> f64;
+
+fn due(page: &mut Page, handle: &Handle, snapshot: &Snapshot) {
+    let now = handle.wall();
+    let age = |counts: &DueCounts| counts.oldest_due.map_or(0.0, |at| now.since(at).0 as f64 / 1_000.0);
+    let gauges: [(&str, &str, Gauge<'_>); 5] = [
+        ("z4_queue_due_tasks", "Waiting tasks whose time has come.", &|counts| counts.due as f64),
+        ("z4_queue_due_in_1m_tasks", "Tasks that come due within a minute.", &|counts| {
+            counts.in_1_minute as f64
+        }),
+        ("z4_queue_due_in_5m_tasks", "Within five minutes.", &|counts| counts.in_5_minutes as f64),
+        ("z4_queue_due_in_60m_tasks", "Within an hour.", &|counts| counts.in_60_minutes as f64),
+        ("z4_queue_oldest_due_age_seconds", "How long the oldest due task has been due.", &age),
+    ];
+    for (name, help, value) in gauges {
+        page.metric(name, GAUGE, help);
+        for (queue, counts) in &snapshot.due {
+            page.sample(name, "queue", queue.as_str(), value(counts));
         }
     }
 }
