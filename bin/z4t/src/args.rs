@@ -4,6 +4,8 @@
 //! - `-id X` with one dash is an old spelling that must keep working; clap would read it as `-i d`. It becomes
 //!   `--id X` before clap sees it, anywhere before a `--`.
 
+mod queue;
+
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use z4_client::{TaskId, TaskState};
 
 use crate::output::Format;
 use crate::time::{Time, parse_span, parse_time};
+
+pub(crate) use queue::{Purge, PurgeOf, QueueSet, QueueVerb, SettingFlags};
 
 /// Talks to a z4 server: push, look at, consume and cancel tasks.
 #[derive(Debug, Parser)]
@@ -103,8 +107,8 @@ pub(crate) enum Verb {
     )]
     Task(TaskVerb),
 
-    /// Look at queues.
-    #[command(subcommand, after_help = "Example:\n  z4t queue list")]
+    /// Look at queues, set them, pause and purge them.
+    #[command(subcommand, after_help = "Example:\n  z4t queue set acme/emails --lease 1m --max-attempts 5")]
     Queue(QueueVerb),
 
     /// Print the completions of a shell.
@@ -148,8 +152,11 @@ Examples:
         task: Option<TaskId>,
     },
 
-    /// List the tasks of a queue by the time they are due.
-    #[command(after_help = "Example:\n  z4t task list acme/emails --state scheduled --from +0s --to +1h")]
+    /// List the tasks of a queue by the time they are due; those that have ended, by the time of their end.
+    #[command(after_help = "\
+Examples:
+  z4t task list acme/emails --state scheduled --from +0s --to +1h
+  z4t task list acme/emails --state done")]
     List(List),
 
     /// End tasks, whatever their state; print the ids of those that ended.
@@ -214,7 +221,7 @@ pub(crate) struct List {
     #[arg(value_name = "QUEUE")]
     pub(crate) of: String,
 
-    /// Only in this state.
+    /// Only in this state. Unset: all that have not ended.
     #[arg(long, value_enum)]
     pub(crate) state: Option<State>,
 
@@ -238,6 +245,9 @@ pub(crate) enum State {
     Due,
     Leased,
     Dead,
+    Done,
+    Cancelled,
+    Expired,
 }
 
 impl From<State> for TaskState {
@@ -247,23 +257,11 @@ impl From<State> for TaskState {
             State::Due => Self::Due,
             State::Leased => Self::Leased,
             State::Dead => Self::Dead,
+            State::Done => Self::Done,
+            State::Cancelled => Self::Cancelled,
+            State::Expired => Self::Expired,
         }
     }
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum QueueVerb {
-    /// List the queues with their counts.
-    #[command(after_help = "Example:\n  z4t queue list -o json")]
-    List,
-
-    /// Show one queue with its counts.
-    #[command(after_help = "Example:\n  z4t queue get acme/emails")]
-    Get {
-        /// The queue.
-        #[arg(value_name = "QUEUE")]
-        name: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -384,6 +382,18 @@ mod tests {
             "z4t task list jobs --state dead --from 2024-01-01T00:00:00Z --to +1h --limit 10",
             "z4t queue list",
             "z4t queue get jobs --timeout 250ms",
+            "z4t queue get jobs --effective",
+            "z4t queue create jobs --lease 30s --retry 1s:1h:200:20 --max-attempts 3 --retention 7d --retention-count 1000",
+            "z4t queue set jobs --ttl 1d --priority 0 --max-backlog 10 --rate 100/s --burst 5 --concurrency 7",
+            "z4t queue set jobs --group-concurrency 1 --group-rate 0.5/s --group-weight 3 --serial --ageing 1m",
+            "z4t queue set jobs --breaker 95:20:1m:5m --events 1000 --non-retryable gone --non-retryable never",
+            "z4t queue set jobs --serial=false --unset rate --unset groups.weight --if-etag 0000000000000001 --create",
+            "z4t queue pause jobs --note broken --author ann",
+            "z4t queue resume jobs",
+            "z4t queue purge jobs --state waiting,dead --yes",
+            "z4t queue purge jobs --all",
+            "z4t queue delete jobs --if-etag 0000000000000001",
+            "z4t queue stats jobs -o json",
             "z4t completions zsh",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -408,6 +418,14 @@ mod tests {
             "z4t task get abc",
             "z4t task list jobs --state happy",
             "z4t -q jobs consume --count 0",
+            "z4t queue create jobs --rate fast",
+            "z4t queue create jobs --rate 0/s",
+            "z4t queue create jobs --burst 3",
+            "z4t queue create jobs --retry 1s",
+            "z4t queue create jobs --retention-count 3",
+            "z4t queue create jobs --unset rate",
+            "z4t queue create jobs --breaker 0:x",
+            "z4t queue purge jobs --all --state dead",
             "z4t shard transfer-leader 3",
             "z4t shard verify one",
             "z4t ping --timeout 0s",

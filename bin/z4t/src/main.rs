@@ -9,6 +9,7 @@
 mod args;
 mod failure;
 mod output;
+mod settings;
 mod time;
 mod verbs;
 

@@ -110,6 +110,23 @@ impl Payload {
     }
 }
 
+/// What an ack left behind, as JSON, likewise.
+#[derive(Debug, Serialize)]
+struct TaskResult {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_base64: Option<String>,
+}
+
+impl TaskResult {
+    fn new(bytes: Option<&[u8]>) -> Self {
+        let Payload { payload, payload_base64 } =
+            bytes.map_or(Payload { payload: None, payload_base64: None }, Payload::new);
+        Self { result: payload, result_base64: payload_base64 }
+    }
+}
+
 /// A delivery as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct DeliveryJson<'a> {
@@ -164,6 +181,11 @@ pub(crate) struct TaskJson<'a> {
     consumer: Option<&'a str>,
     token: Option<u64>,
     last_error: Option<&'a str>,
+    progress: Option<&'a str>,
+    ended_at: Option<String>,
+    #[serde(flatten)]
+    result: TaskResult,
+    etag: &'a str,
     metadata: &'a BTreeMap<String, String>,
 }
 
@@ -186,6 +208,10 @@ impl<'a> TaskJson<'a> {
             consumer: task.consumer.as_deref(),
             token: task.token.map(|token| token.0),
             last_error: task.last_error.as_deref(),
+            progress: task.progress.as_deref(),
+            ended_at: time(task.ended_at),
+            result: TaskResult::new(task.result.as_deref()),
+            etag: &task.etag,
             metadata: &task.metadata,
         }
     }

@@ -105,6 +105,19 @@ pub(crate) fn format_span(span: Duration) -> String {
     }
 }
 
+/// Writes a span as [`parse_span`] reads it, with nothing lost.
+pub(crate) fn format_exact(span: Duration) -> String {
+    let mut ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if ms >= length {
+            text.push_str(&format!("{}{unit}", ms / length));
+            ms %= length;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// Reads RFC 3339. Fractions of a millisecond are rounded up, so that nothing becomes early.
 fn parse_rfc3339(text: &str) -> Result<Millis, String> {
     let bad = || format!("{text:?} is no RFC 3339 time");

@@ -7,8 +7,14 @@ mod diagnostic;
 mod health;
 mod info;
 mod ping;
+mod queue_create;
+mod queue_delete;
 mod queue_get;
 mod queue_list;
+mod queue_pause;
+mod queue_purge;
+mod queue_set;
+mod queue_stats;
 mod remove_peer;
 mod shard_list;
 mod shard_transfer_leader;
@@ -61,7 +67,23 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Task(TaskVerb::List(list)) => task_list::run(&client, list, json).await,
         Verb::Task(TaskVerb::Cancel { tasks }) => task_cancel::run(&client, &ids(tasks, cli.id)?, json).await,
         Verb::Queue(QueueVerb::List) => queue_list::run(&client, json).await,
-        Verb::Queue(QueueVerb::Get { name }) => queue_get::run(&client, &name, json).await,
+        Verb::Queue(QueueVerb::Get { name, effective: true }) => {
+            queue_get::effective(&client, &name, json).await
+        }
+        Verb::Queue(QueueVerb::Get { name, .. }) => queue_get::run(&client, &name, json).await,
+        Verb::Queue(QueueVerb::Create { name, settings }) => {
+            queue_create::run(&client, &name, *settings, json).await
+        }
+        Verb::Queue(QueueVerb::Set(set)) => queue_set::run(&client, *set, json).await,
+        Verb::Queue(QueueVerb::Pause { name, note, author }) => {
+            queue_pause::pause(&client, &name, &note, author, json).await
+        }
+        Verb::Queue(QueueVerb::Resume { name }) => queue_pause::resume(&client, &name, json).await,
+        Verb::Queue(QueueVerb::Purge(purge)) => queue_purge::run(&client, purge, json).await,
+        Verb::Queue(QueueVerb::Delete { name, if_etag }) => {
+            queue_delete::run(&client, &name, if_etag.as_deref(), json).await
+        }
+        Verb::Queue(QueueVerb::Stats { name }) => queue_stats::run(&client, &name, json).await,
         Verb::Completions { .. } => unreachable!("answered above, without a client"),
     }
 }

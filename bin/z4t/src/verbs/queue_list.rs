@@ -17,6 +17,7 @@ pub(super) struct QueueJson<'a> {
     waiting: u64,
     leased: u64,
     dead: u64,
+    finished: u64,
     oldest_due_at: Option<String>,
 }
 
@@ -28,6 +29,7 @@ impl<'a> QueueJson<'a> {
             waiting: queue.waiting,
             leased: queue.leased,
             dead: queue.dead,
+            finished: queue.finished,
             oldest_due_at: queue.oldest_due_at.map(format_time),
         }
     }
@@ -54,11 +56,10 @@ pub(super) async fn run(client: &Client, json: bool) -> Result<(), Failure> {
     let rows: Vec<_> = queues
         .into_iter()
         .map(|queue| {
-            let [waiting, leased, dead] =
-                [queue.waiting, queue.leased, queue.dead].map(|count| count.to_string());
-            let oldest = queue.oldest_due_at.map_or_else(|| "-".to_owned(), format_time);
-            [queue.name, queue.shard.to_string(), waiting, leased, dead, oldest]
+            let [waiting, leased, dead, finished] =
+                [queue.waiting, queue.leased, queue.dead, queue.finished].map(|count| count.to_string());
+            [queue.name, queue.shard.to_string(), waiting, leased, dead, finished]
         })
         .collect();
-    output::table(["QUEUE", "SHARD", "WAITING", "LEASED", "DEAD", "OLDEST DUE"], &rows)
+    output::table(["QUEUE", "SHARD", "WAITING", "LEASED", "DEAD", "FINISHED"], &rows)
 }

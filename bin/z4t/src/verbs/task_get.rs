@@ -28,8 +28,12 @@ pub(super) async fn run(client: &Client, id: TaskId, json: bool) -> Result<(), F
         ("consumer", task.consumer.clone()),
         ("token", task.token.map(|token| token.to_string())),
         ("last error", task.last_error.clone()),
+        ("progress", task.progress.clone()),
+        ("ended at", time(task.ended_at)),
+        ("result", task.result.as_ref().map(|result| output::preview(result))),
     ];
     pairs.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    pairs.push(("etag", task.etag.clone()));
     pairs.extend(task.metadata.iter().map(|(key, value)| ("metadata", format!("{key}={value}"))));
     pairs.push(("payload", format!("{} ({} bytes)", output::preview(&task.payload), task.payload.len())));
     output::fields(&pairs)
