@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::{self, cargo};
-use crate::{arrows, essays};
+use crate::{arrows, essays, guide};
 
 /// Options of `check`.
 #[derive(clap::Args)]
@@ -34,6 +34,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     step("format", &["fmt", "--all", "--", "--check"])?;
     step("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     tests()?;
+    println!("── examples of the guide: cargo xtask guide");
+    guide::run(&guide::Arguments::default())?;
     simulation("simulation", "run", arguments.seeds)?;
     simulation("simulation of clusters", "cluster", arguments.clusters)?;
     licences()?;

@@ -1,4 +1,5 @@
-//! The project's own chores, in Rust: `cargo xtask check`, `arrows`, `essays`, `crash`, `cluster`, `bugs`.
+//! The project's own chores, in Rust: `cargo xtask check`, `arrows`, `essays`, `guide`, `crash`, `cluster`,
+//! `bugs`.
 //!
 //! `check` is the one command that must be green before sharing; the others are its parts or its bigger sisters.
 //! Everything here runs offline, with the Rust toolchain alone: tools that may be missing are skipped aloud.
@@ -13,6 +14,7 @@ mod check;
 mod cluster;
 mod crash;
 mod essays;
+mod guide;
 mod workspace;
 
 /// The chores of the z4 workspace.
@@ -31,6 +33,8 @@ enum Chore {
     Arrows,
     /// Fail if a source file does not open with its essay, or has grown past 600 lines.
     Essays,
+    /// Run the examples of docs/guide against a real server and compare what they print.
+    Guide(guide::Arguments),
     /// Kill a real server at random moments under load and count what was lost.
     ///
     /// Example: cargo xtask crash --cycles 50
@@ -67,6 +71,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             println!("{}", essays::check()?);
             Ok(())
         }
+        Chore::Guide(arguments) => guide::run(&arguments),
         Chore::Crash(arguments) => crash::run(&arguments),
         Chore::Cluster(arguments) => cluster::run(&arguments),
         Chore::Bugs => bugs::run(),

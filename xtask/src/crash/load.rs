@@ -277,7 +277,7 @@ fn receive(
             (Manner::Careless, 1) => Verdict::Release(v1::Release { delay: None }),
             _ => {
                 history.ack_sent(number, task.token);
-                Verdict::Ack(v1::Ack {})
+                Verdict::Ack(v1::Ack::default())
             }
         };
         settlements.push((number, v1::Settlement { id: task.id, token: task.token, verdict: Some(verdict) }));

@@ -35,7 +35,7 @@ pub(crate) fn build(program: &str, profile: &str) -> Result<PathBuf> {
     if !status.success() {
         bail!("{program} does not build in profile {profile}");
     }
-    let folder = if profile == "dev" { "debug" } else { profile };
+    let folder = if ["dev", "test"].contains(&profile) { "debug" } else { profile };
     Ok(workspace::target_dir()?.join(folder).join(program))
 }
 
@@ -112,6 +112,11 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Returns where it serves clients, as host:port.
+    pub(crate) fn address(&self) -> &str {
+        self.address.trim_start_matches("http://")
     }
 
     /// Kills the process (SIGKILL) and waits for its end.
