@@ -583,13 +583,7 @@ mod tests {
     fn task() -> NewTask {
         NewTask {
             payload: vec![7; 10].into(),
-            metadata: Vec::new(),
-            due: Due::Now,
-            priority: None,
-            max_attempts: None,
-            retry: None,
-            ttl: None,
-            request: None,
+            ..NewTask::default()
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::runtime;
 use tokio::time::{sleep, timeout};
 use z4_host::{Config, Error, Handle, Host, Network, Route};
 use z4_registry::Registry;
-use z4_tasks::command::{Due, NewTask};
+use z4_tasks::command::NewTask;
 use z4_types::{HostId, Kind, QueueName, ShardId};
 
 /// Elections and snapshots on a busy machine take their time; a promise that is kept at all is kept by then.
@@ -163,13 +163,7 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut holds: impl FnM
 fn task() -> NewTask {
     NewTask {
         payload: vec![7; 10].into(),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
+        ..NewTask::default()
     }
 }
 

@@ -297,6 +297,7 @@ fn convert_new_task(task: v1::NewTask, queue: &QueueName) -> Result<NewTask, Fai
         retry: task.retry.map(retry).transpose()?,
         ttl: task.ttl.map(|span| duration(span, "ttl")).transpose()?,
         request: request_id(&task.request_id, queue, "request_id")?,
+        ..NewTask::default()
     };
     task.check().map_err(out_of_limits)?;
     Ok(task)

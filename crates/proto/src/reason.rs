@@ -52,6 +52,8 @@ reasons! {
     QUEUE_NOT_FOUND
     /// A queue of this name exists already.
     QUEUE_EXISTS
+    /// A task of the queue has the key, or had it and keeps it for a while.
+    KEY_TAKEN
     /// It was changed since the caller read it: read it again and redo the change.
     ETAG_MISMATCH
     /// The etag was not made by this server.

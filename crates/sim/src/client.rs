@@ -453,6 +453,7 @@ pub(crate) fn draw_task(rng: &mut SeededRng, work: &Work, now: Millis, tag: Tag,
         retry: rng.chance(1, 4).then(|| Retry { initial: Duration(1 + delay % 5_000), ..Retry::default() }),
         ttl: percent(rng, work.ttls).then(|| Duration(1 + rng.below(600_000))),
         request: named.then(|| RequestId(tag.into())),
+        ..NewTask::default()
     }
 }
 

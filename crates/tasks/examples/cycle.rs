@@ -41,16 +41,7 @@ fn entry(now: u64, command: &Command) -> Bytes {
 /// Runs `ROUNDS` cycles over a backlog of `backlog` tasks that stay.
 fn run(backlog: u32) {
     let queue = QueueName::new("bench").expect("valid");
-    let task = NewTask {
-        payload: Bytes::from(vec![7; 200]),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
-    };
+    let task = NewTask { payload: Bytes::from(vec![7; 200]), ..NewTask::default() };
     let batch = vec![task.clone(); BATCH as usize];
     let later = vec![NewTask { due: Due::After(Duration(1 << 30)), ..task }; BATCH as usize];
     let mut store = MemoryStore::new();

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use z4_types::{Millis, TaskId};
 
 use crate::head::{First, Head, Point};
+use crate::keys::{Holder, read_end};
 use crate::machine::Machine;
 use crate::queue::Queue;
 use crate::retention::Finished;
@@ -73,6 +74,7 @@ impl Machine {
         let scheduled: BTreeMap<_, _> = scheduled.into_iter().collect();
         let leased: BTreeMap<_, _> = leased.into_iter().collect();
         let dead: BTreeMap<_, _> = dead.into_iter().collect();
+        let (mut keys, key_ends) = (read(b'K')?.into_iter().collect::<BTreeMap<_, _>>(), read(b'Z')?);
 
         for (key, value) in &bodies {
             let id = key::read_id(key).map_err(text)?;
@@ -90,6 +92,13 @@ impl Machine {
                 state.queue
             );
             ensure!(state.priority == item.priority.unwrap_or_default().0, "task {id} changed its priority");
+            ensure!(state.has_key == item.key.is_some(), "task {id} does not know whether it has a key");
+            if let Some(asked) = item.key.filter(|_| !state.phase.is_finished()) {
+                let row = keys.remove(&key::task_key(queue, asked.name));
+                let row = row.ok_or_else(|| format!("open task {id} does not hold its key"))?;
+                let expected = Holder { id, until: Millis(0) };
+                ensure!(Holder::read(&row).map_err(text)? == expected, "another has the key of task {id}");
+            }
             ensure!(state.payload_bytes == item.payload_bytes(), "task {id} has a wrong payload length");
             ensure!(
                 row.is_some() || (state.deliveries == 0 && state.phase == Phase::Waiting),
@@ -192,6 +201,7 @@ impl Machine {
             self.queue(number).is_err()
         });
         ensure!(orphan.is_none(), "a step row of no queue: {orphan:?}");
+        self.check_key_ends(&keys, &key_ends)?;
         self.check_lines(&scheduled)?;
         self.check_requests(&read(b'P')?, &read(b'E')?)?;
         let meta = store.get(&key::META).map_err(|fault| fault.what)?;
@@ -347,6 +357,24 @@ impl Machine {
         }
         ensure!(order.len() == listed, "{} queues evict, {listed} keep finished tasks", order.len());
         Ok(())
+    }
+
+    /// `keys`: those that no open task has.
+    fn check_key_ends(&self, keys: &BTreeMap<Vec<u8>, Vec<u8>>, ends: &Rows) -> Result<(), String> {
+        let text = |malformed: crate::codec::Malformed| Fault::from(malformed).what;
+        ensure!(keys.len() == ends.len(), "{} keys of ended tasks, {} ends", keys.len(), ends.len());
+        for (key, value) in ends {
+            let (until, id) = key::read_key_end(key).map_err(text)?;
+            let (queue, name) = read_end(value).map_err(text)?;
+            ensure!(self.queue(queue).is_ok(), "key {name} is of no queue");
+            let row = keys.get(&key::task_key(queue, name));
+            let row = row.ok_or_else(|| format!("key {name} ends at {until} and is not there"))?;
+            let expected = Holder { id, until };
+            ensure!(Holder::read(row).map_err(text)? == expected, "key {name} has another end");
+        }
+        check_head("key end", self.key_ends.get(), ends.first().map(|(key, _)| key), |key| {
+            key::read_key_end(key).map(|(until, id)| (until.0, id.0))
+        })
     }
 
     fn check_lines(&self, scheduled: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<(), String> {

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REASON_BYTES_MAX};
 use z4_types::{Millis, QueueName, RequestId};
 
-pub(crate) use item::{Item, put_item, put_retry, read_retry};
+pub(crate) use item::{Item, RawKey, put_item, put_retry, read_retry};
 pub(crate) use raw::{List, Raw, RawCreate, RawLease, RawSettlement, RawVerdict};
 pub(crate) use reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
 
@@ -225,10 +225,7 @@ fn put_command(out: &mut Vec<u8>, command: &Command) {
         Command::CancelIf(tasks) => {
             out.push(raw::CANCEL_IF);
             put_len(out, tasks.len());
-            for (id, etag) in tasks {
-                put_u128(out, id.0);
-                put_u64(out, *etag);
-            }
+            tasks.iter().for_each(|target| update::put_target(out, target));
         }
         Command::Redrive(tasks) => {
             out.push(raw::REDRIVE);

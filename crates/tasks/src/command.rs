@@ -16,9 +16,10 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
 use crate::settings::{Patch, Policies};
 
 /// When a new task is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Due {
     /// As soon as it is created.
+    #[default]
     Now,
     /// At a point of shard time. A past one is due at once, and stays the task's `deliver_at`: it sorts before
     /// what became due later, and lists find it where its creator put it.
@@ -52,8 +53,35 @@ impl Default for Retry {
     }
 }
 
+/// What a create does whose key an open task has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is refused, and told the open task.
+    #[default]
+    Fail,
+    /// It answers the open task, whatever state that is in, and creates nothing.
+    Keep,
+    /// The open task is cancelled, and the new one created. Refused while the open one is leased.
+    Replace,
+    /// The open task takes payload and metadata of the new one, and its due time if that is later; it is answered. A dead
+    /// one is replaced. Refused while it is leased: what it does may miss what the new one says.
+    Debounce,
+}
+
+/// A name of which a queue has at most one open task.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Key {
+    /// 1 to `KEY_BYTES_MAX` bytes.
+    pub name: String,
+    /// What happens if an open task has it. A dead task is open: it may be redriven.
+    pub on_conflict: OnConflict,
+    /// Nobody takes the key for so long after the task has ended, however it did; zero: it is free at once. `Keep` then answers
+    /// the ended task, all others are refused.
+    pub window: Duration,
+}
+
 /// A task as its creator describes it. Checked by [`NewTask::check`] before it is encoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTask {
     /// What the consumer gets, opaque to z4.
     pub payload: Bytes,
@@ -71,6 +99,8 @@ pub struct NewTask {
     pub ttl: Option<Duration>,
     /// Names this one task across retries of its create; see also [`Command::Create`].
     pub request: Option<RequestId>,
+    /// Of all open tasks of the queue, one has it.
+    pub key: Option<Box<Key>>,
 }
 
 /// What a consumer says of a leased task.
@@ -166,13 +196,35 @@ pub struct Purge {
     pub after: Option<PurgeCursor>,
 }
 
+/// Names a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// By id.
+    Id(TaskId),
+    /// The open task of a queue that has the key.
+    Key {
+        /// The queue.
+        queue: QueueName,
+        /// Its key.
+        key: String,
+    },
+}
+
 /// A task to act on, if it is as the caller saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The task.
-    pub id: TaskId,
+    pub which: Which,
     /// Refused unless the task has this revision; None: whatever it has.
     pub etag: Option<u64>,
+}
+
+impl Target {
+    /// Names a task by its id.
+    #[must_use]
+    pub fn id(id: TaskId, etag: Option<u64>) -> Self {
+        Self { which: Which::Id(id), etag }
+    }
 }
 
 /// Changes a task that waits. What is None stays as it is.
@@ -283,8 +335,8 @@ pub enum Command {
     Pause(Pause),
     /// Ends tasks of a queue.
     Purge(Purge),
-    /// Ends those of the tasks that have the etag named.
-    CancelIf(Vec<(TaskId, u64)>),
+    /// Ends those of the tasks that have the etag named, if one is.
+    CancelIf(Vec<Target>),
     /// Gives dead tasks all their attempts again, each due after a delay.
     Redrive(Vec<(Target, Duration)>),
     /// Changes a task that waits.

@@ -18,6 +18,7 @@ mod dedup;
 mod fair;
 mod head;
 mod index;
+mod keys;
 mod machine;
 mod memory;
 pub mod outcome;
@@ -40,8 +41,8 @@ pub use machine::Machine;
 pub use memory::MemoryStore;
 pub use queue::Paused;
 pub use reads::{
-    Body, End, ListFilter, Page, PageToken, Phase, QueueInfo, TaskInfo, TaskState, get, hydrate, list, queue,
-    queues, result,
+    Body, End, ListFilter, Page, PageToken, Phase, QueueInfo, TaskInfo, TaskState, by_key, get, hydrate,
+    list, queue, queues, result,
 };
 pub use settings::{Breaker, Effective, Fields, Patch, Policies, Rate, Retention, Settings};
 pub use stats::{DueCounts, QueueStats};

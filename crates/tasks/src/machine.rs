@@ -53,6 +53,8 @@ pub struct Machine {
     pub(crate) leases: Cell<Head>,
     pub(crate) ttls: Cell<Head>,
     pub(crate) requests: Cell<Head>,
+    /// Head of the rows of keys' ends.
+    pub(crate) key_ends: Cell<Head>,
     /// Requests remembered by the current entry: pays for evictions at its end.
     pub(crate) remembered: u32,
     /// Rows are built here: one allocation, reused.
@@ -87,6 +89,7 @@ impl Machine {
             leases: Cell::new(Head::UNKNOWN),
             ttls: Cell::new(Head::UNKNOWN),
             requests: Cell::new(Head::UNKNOWN),
+            key_ends: Cell::new(Head::UNKNOWN),
             remembered: 0,
             buffer: Vec::new(),
             #[cfg(feature = "bug-dedup-lost-at-restart")]
@@ -212,14 +215,15 @@ impl Machine {
     }
 
     /// Returns when an Advance is next worth proposing: the earliest lease end, TTL or eviction. It may be in the past.
-    /// Evictions, of requests and of finished tasks, alone are not urgent, other entries do them on their way: they count a minute late.
+    /// Evictions, of requests, keys and finished tasks, alone are not urgent, other entries do them on their way: they count a minute late.
     ///
     /// # Errors
     /// If storage fails.
     pub fn next_deadline(&self, store: &dyn Read) -> Result<Option<Millis>, Fault> {
         let evict = self.first_request(store)?.map(|at| at + Duration(REQUEST_WINDOW_MS) + EVICTION_SLACK);
         let finished = self.first_eviction(store)?.map(|(at, _)| at + EVICTION_SLACK);
-        Ok(sooner(sooner(self.first_lease(store)?, self.first_ttl(store)?), sooner(evict, finished)))
+        let later = sooner(sooner(evict, finished), self.key_deadline(store)?);
+        Ok(sooner(sooner(self.first_lease(store)?, self.first_ttl(store)?), later))
     }
 
     /// Returns when the earliest lease ends.
@@ -385,23 +389,13 @@ pub(crate) fn locate<K: AsRef<[u8]>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Due;
+    use crate::command::NewTask;
     use crate::{EntryBuilder, MemoryStore, encode_create};
 
     fn create(queue: &str, count: usize) -> bytes::Bytes {
-        let task = crate::command::NewTask {
-            payload: bytes::Bytes::new(),
-            metadata: Vec::new(),
-            due: Due::Now,
-            priority: None,
-            max_attempts: None,
-            retry: None,
-            ttl: None,
-            request: None,
-        };
         let mut entry = EntryBuilder::new(Millis(1));
         let queue = QueueName::new(queue).expect("valid");
-        entry.push_encoded(&encode_create(&queue, None, &vec![task; count]));
+        entry.push_encoded(&encode_create(&queue, None, &vec![NewTask::default(); count]));
         entry.finish()
     }
 

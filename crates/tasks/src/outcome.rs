@@ -52,6 +52,8 @@ pub struct QueueSet {
 /// A task after its change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Updated {
+    /// The task, which may have been named by its key.
+    pub id: TaskId,
     /// Its revision.
     pub etag: u64,
     /// When it is due.
@@ -195,6 +197,51 @@ pub enum Refusal {
     /// Only dead tasks are redriven.
     #[error("task {0} is not dead; nothing to redrive")]
     TaskNotDead(TaskId),
+    /// An open task has the key.
+    #[error(
+        "task {id}, which is open, has the key {key}; wait until it has ended, or say on conflict: keep, replace or debounce"
+    )]
+    KeyTaken {
+        /// The key.
+        key: Box<str>,
+        /// The task.
+        id: TaskId,
+    },
+    /// The open task that has the key is leased: it can neither be replaced nor changed.
+    #[error("task {id}, which has the key {key}, is leased until {until}; try again when it has ended")]
+    KeyLeased {
+        /// The key.
+        key: Box<str>,
+        /// The task.
+        id: TaskId,
+        /// End of the lease.
+        until: Millis,
+    },
+    /// The task that had the key has ended, and its window goes on.
+    #[error(
+        "task {id}, which has ended, keeps the key {key} until {until}; try again then, or give another key"
+    )]
+    KeyUsed {
+        /// The key.
+        key: Box<str>,
+        /// The task.
+        id: TaskId,
+        /// When the key is free.
+        until: Millis,
+    },
+    /// No open task has the key.
+    #[error("queue {queue} has no open task with the key {key}: there never was one, or it has ended")]
+    KeyNotFound {
+        /// The queue.
+        queue: QueueName,
+        /// The key.
+        key: Box<str>,
+    },
+    /// The queue has ended tasks whose keys are not free yet.
+    #[error(
+        "queue {0} still keeps many keys of ended tasks; purge its finished tasks first, or wait until the windows end"
+    )]
+    KeysNotEmpty(QueueName),
     /// The lease is over: expired, settled, or the task was leased again since.
     #[error(
         "lease {token} of task {id} is over; the task may have been delivered again, do not retry this settlement"

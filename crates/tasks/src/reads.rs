@@ -17,6 +17,7 @@ use z4_types::limits::MAX_ATTEMPTS_DEFAULT;
 use z4_types::{Millis, Priority, QueueName, TaskId, Token};
 
 use crate::command::Retry;
+use crate::keys::holder;
 use crate::outcome::Pick;
 use crate::retention::read_result;
 use crate::rows::{self, QueueRecord, State, Texts, key, read_body};
@@ -140,6 +141,8 @@ pub struct TaskInfo {
     pub result_bytes: Option<u32>,
     /// Counts changes of its state, from 0 at its creation: its etag.
     pub revision: u32,
+    /// Its key, which no other open task of its queue has.
+    pub key: Option<String>,
     /// Labels, sorted by key.
     pub metadata: Vec<(String, String)>,
     /// What the creator wants done.
@@ -204,6 +207,21 @@ pub fn get(store: &dyn Read, id: TaskId) -> Result<Option<TaskInfo>, Fault> {
     let name = QueueRecord::read(&record)?.name;
     let state = store.get(&key::state(id))?;
     describe(id, &name, &body, state.as_deref()).map(Some)
+}
+
+/// Returns the full description of the task that has a key: the open one, or one that has ended and keeps it, as long as it is
+/// kept itself. None if there is none.
+///
+/// # Errors
+/// If storage fails.
+pub fn by_key(store: &dyn Read, queue: &QueueName, key: &str) -> Result<Option<TaskInfo>, Fault> {
+    let Some(number) = queue_number(store, queue)? else {
+        return Ok(None);
+    };
+    match holder(store, number, key)? {
+        Some(holder) => get(store, holder.id),
+        None => Ok(None),
+    }
 }
 
 /// Returns what the ack of a task left behind; None if it left nothing, or the task is not kept.
@@ -295,6 +313,7 @@ fn describe(id: TaskId, queue: &QueueName, body: &[u8], state: Option<&[u8]>) ->
         progress: some_text(texts.progress),
         result_bytes: state.result_bytes,
         revision: state.revision,
+        key: item.key.map(|key| key.name.to_owned()),
         metadata: item.metadata(),
         payload: Bytes::copy_from_slice(item.payload),
     })

@@ -59,6 +59,7 @@ impl Machine {
         result: Option<&[u8]>,
     ) -> Result<(), Fault> {
         let Found { state, has_state } = found;
+        self.free_key(store, id, state, true)?;
         if self.queue(state.queue)?.effective.retention.age.0 == 0 {
             return self.remove(store, id, found);
         }

@@ -69,3 +69,5 @@ pub const NON_RETRYABLE_MAX: usize = 64;
 pub const POLICIES_MAX: usize = 1_000;
 /// Most tasks one Purge ends; larger purges are several commands.
 pub const PURGE_TASKS_MAX: u32 = 2_000;
+/// Longest key of a task, bytes of UTF-8. Past it: `Invalid`.
+pub const KEY_BYTES_MAX: usize = 255;

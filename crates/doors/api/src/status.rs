@@ -101,6 +101,11 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::QueueNotEmpty { .. } => {
             Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string())
         }
+        Refusal::KeyTaken { .. } | Refusal::KeyLeased { .. } | Refusal::KeyUsed { .. } => {
+            Failure::new(Kind::AlreadyExists, reason::KEY_TAKEN, why.to_string())
+        }
+        Refusal::KeyNotFound { .. } => Failure::new(Kind::NotFound, reason::TASK_NOT_FOUND, why.to_string()),
+        Refusal::KeysNotEmpty(_) => Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string()),
         Refusal::TaskChanged { .. } => Failure::new(Kind::Conflict, reason::TASK_CHANGED, why.to_string()),
         Refusal::TaskLeased { .. } => Failure::new(Kind::Conflict, reason::TASK_LEASED, why.to_string()),
         Refusal::TaskDead(_) | Refusal::TaskNotDead(_) => {

@@ -152,13 +152,7 @@ impl Rig {
 fn task(payload: usize) -> NewTask {
     NewTask {
         payload: vec![7; payload].into(),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
+        ..NewTask::default()
     }
 }
 

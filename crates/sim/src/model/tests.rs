@@ -22,13 +22,9 @@ fn id(at: u64, counter: u64) -> TaskId {
 fn new_task(due: Due) -> NewTask {
     NewTask {
         payload: Bytes::copy_from_slice(&7u64.to_le_bytes()),
-        metadata: Vec::new(),
         due,
-        priority: None,
         max_attempts: Some(3),
-        retry: None,
-        ttl: None,
-        request: None,
+        ..NewTask::default()
     }
 }
 

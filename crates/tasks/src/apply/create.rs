@@ -11,10 +11,11 @@ use crate::codec::{Item, List, RawCreate};
 use crate::command::Retry;
 use crate::dedup::Memory;
 use crate::index::Found;
+use crate::keys::Claim;
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Refusal};
 use crate::rows::key::{self, Scope};
-use crate::rows::{Defaults, State, write_body};
+use crate::rows::{Defaults, Phase, State, write_body};
 use crate::settings::Effective;
 use crate::{Fault, Store};
 
@@ -79,12 +80,17 @@ impl Machine {
                     (number, &found.1)
                 }
             };
-            if let Some(refusal) = self.backlog_full(number, effective)? {
-                created.push(Err(refusal));
-                in_a_row = false;
-                continue;
-            }
-            let id = self.create_one(store, number, effective, item)?;
+            let id = match self.create_or_find(store, number, effective, item)? {
+                Ok((id, is_new)) => {
+                    in_a_row &= is_new;
+                    id
+                }
+                Err(refusal) => {
+                    created.push(Err(refusal));
+                    in_a_row = false;
+                    continue;
+                }
+            };
             if let Some(request) = item.request {
                 self.remember(store, Scope::Task, request, item_stale, std::iter::once(id), Some(id));
             }
@@ -102,11 +108,52 @@ impl Machine {
         Ok(Outcome::Created(created))
     }
 
-    /// Returns the refusal of one more task, if the queue may take none.
-    fn backlog_full(&self, number: u32, effective: &Effective) -> Result<Option<Refusal>, Fault> {
+    /// Returns the task of an item: a new one, or the one that has its key.
+    fn create_or_find(
+        &mut self,
+        store: &mut dyn Store,
+        number: u32,
+        effective: &Effective,
+        item: Item<'_>,
+    ) -> Result<Result<(TaskId, bool), Refusal>, Fault> {
+        let mut replaced = None;
+        if let Some(key) = &item.key {
+            match self.claim(store, number, key)? {
+                Claim::Free => {}
+                Claim::From(id) => replaced = self.find(store, id)?.map(|found| (id, found)),
+                Claim::Kept(id) => return Ok(Ok((id, false))),
+                Claim::Debounced(id) => {
+                    self.debounce(store, id, &item)?;
+                    return Ok(Ok((id, false)));
+                }
+                Claim::Refused(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        let leaves = replaced.is_some_and(|(_, found)| found.state.phase != Phase::Dead);
+        if let Some(refusal) = self.backlog_full(number, effective, leaves)? {
+            return Ok(Err(refusal));
+        }
+        if let Some((id, found)) = replaced {
+            self.end(store, id, &found, Phase::Cancelled, None)?;
+            self.queue_mut(number)?.stats.cancelled += 1;
+        }
+        if let Some(key) = &item.key {
+            let id = TaskId::new(self.meta.now, self.shard, self.meta.next_counter);
+            self.take_key(store, number, key.name, id)?;
+        }
+        Ok(Ok((self.create_one(store, number, effective, item)?, true)))
+    }
+
+    /// Returns the refusal of one more task, if the queue may take none. `leaves`: one of its backlog makes room.
+    fn backlog_full(
+        &self,
+        number: u32,
+        effective: &Effective,
+        leaves: bool,
+    ) -> Result<Option<Refusal>, Fault> {
         let Some(limit) = effective.max_backlog else { return Ok(None) };
         let queue = self.queue(number)?;
-        let is_full = queue.stats.backlog() >= limit;
+        let is_full = queue.stats.backlog() - u64::from(leaves) >= limit;
         Ok(is_full.then(|| Refusal::BacklogFull { queue: queue.name.clone(), limit }))
     }
 

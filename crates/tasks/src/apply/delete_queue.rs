@@ -24,6 +24,9 @@ impl Machine {
         if tasks > 0 {
             return Ok(Err(Refusal::QueueNotEmpty { queue, tasks }));
         }
+        if !self.forget_keys(store, number)? {
+            return Ok(Err(Refusal::KeysNotEmpty(queue)));
+        }
         // Rows of steps whose last task has gone are deleted with the record's next write, which will not come.
         let now = self.meta.now;
         self.queue_mut(number)?.steps.write(store, number, now)?;

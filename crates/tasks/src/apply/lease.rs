@@ -121,6 +121,7 @@ impl Machine {
         let Candidate { priority, deliver_at, id, row } = *candidate;
         let mut state = State {
             phase: Phase::Leased,
+            has_key: row.has_key,
             queue,
             priority,
             deliver_at,

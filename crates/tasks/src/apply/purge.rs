@@ -14,20 +14,28 @@ use z4_types::limits::PURGE_TASKS_MAX;
 
 use crate::codec::{Malformed, Reader};
 use crate::command::{Purge, PurgeCursor, PurgeStates};
+use crate::keys::Holder;
 use crate::machine::Machine;
 use crate::outcome::{Purged, Refusal};
+use crate::rows::key;
 use crate::{Fault, Read, Store};
 
 /// Rows one Purge looks at: those of newer tasks, or of other queues' leases, are passed over.
 const ROWS_MAX: usize = 10_000;
 
-/// The states in the order they are walked, with their index rows: letter, and whether the key goes on with the queue.
-const WALK: [(PurgeStates, u8, bool); 4] = [
-    (PurgeStates::LEASED, b'L', false),
-    (PurgeStates::WAITING, b'S', true),
-    (PurgeStates::DEAD, b'D', true),
-    (PurgeStates::FINISHED, b'H', true),
+/// The rows in the order they are walked: the states they are of, the place a cursor names, the letter, and whether the key goes
+/// on with the queue.
+const WALK: [(PurgeStates, u8, u8, bool); 5] = [
+    (PurgeStates::LEASED, PurgeStates::LEASED.0, b'L', false),
+    (PurgeStates::WAITING, PurgeStates::WAITING.0, b'S', true),
+    (PurgeStates::DEAD, PurgeStates::DEAD.0, b'D', true),
+    (PurgeStates::FINISHED, PurgeStates::FINISHED.0, b'H', true),
+    (PurgeStates::FINISHED, KEYS, KEY_LETTER, true),
 ];
+
+/// The place of the keys that ended tasks left behind.
+const KEYS: u8 = 64;
+const KEY_LETTER: u8 = b'K';
 
 /// What a batch may still do, and what it has found.
 struct Batch {
@@ -36,6 +44,8 @@ struct Batch {
     tasks: usize,
     rows: usize,
     found: Vec<TaskId>,
+    /// Keys of ended tasks.
+    keys: Vec<String>,
 }
 
 impl Machine {
@@ -53,17 +63,18 @@ impl Machine {
             tasks: purge.limit.clamp(1, PURGE_TASKS_MAX) as usize,
             rows: ROWS_MAX,
             found: Vec::new(),
+            keys: Vec::new(),
         };
         let mut after = purge.after.as_ref();
         let mut next = None;
-        for (state, letter, of_queue) in WALK {
-            // States before the cursor's are done.
-            if !purge.states.contains(state) || after.is_some_and(|cursor| cursor.state != state.0) {
+        for (state, place, letter, of_queue) in WALK {
+            // What comes before the cursor is done.
+            if !purge.states.contains(state) || after.is_some_and(|cursor| cursor.state != place) {
                 continue;
             }
             let from = after.take().map_or(&[][..], |cursor| &cursor.key);
             if let Some(key) = batch.walk(store, letter, of_queue, from)? {
-                next = Some(PurgeCursor { state: state.0, key });
+                next = Some(PurgeCursor { state: place, key });
                 break;
             }
         }
@@ -71,10 +82,14 @@ impl Machine {
             let found = self
                 .find(store, id)?
                 .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which is gone")))?;
-            self.remove(store, id, &found)?;
             if !found.state.phase.is_finished() {
+                self.free_key(store, id, &found.state, false)?;
                 self.queue_mut(number)?.stats.cancelled += 1;
             }
+            self.remove(store, id, &found)?;
+        }
+        for name in &batch.keys {
+            self.forget_key(store, number, name)?;
         }
         Ok(Ok(Purged { count: batch.found.len() as u32, next }))
     }
@@ -98,11 +113,15 @@ impl Batch {
         };
         let (mut stopped, mut malformed) = (None, None);
         store.scan(&[&prefix, from].concat(), &to, &mut |key, value| {
-            if self.rows == 0 || self.found.len() == self.tasks {
+            if self.rows == 0 || self.found.len() + self.keys.len() == self.tasks {
                 stopped = Some(key[prefix.len()..].to_vec());
                 return false;
             }
             self.rows -= 1;
+            if letter == KEY_LETTER {
+                malformed = self.note_key(key, value).err();
+                return malformed.is_none();
+            }
             match if of_queue { id_of_key(key) } else { self.id_of_lease(value) } {
                 Ok(Some(id)) if id < self.before => self.found.push(id),
                 Ok(_) => {}
@@ -111,6 +130,15 @@ impl Batch {
             malformed.is_none()
         })?;
         malformed.map_or(Ok(stopped), |error| Err(error.into()))
+    }
+
+    /// Notes a key that an ended task left behind.
+    fn note_key(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformed> {
+        let holder = Holder::read(value)?;
+        if !holder.is_open() && holder.id < self.before {
+            self.keys.push(key::read_task_key(key)?.to_owned());
+        }
+        Ok(())
     }
 
     fn id_of_lease(&self, value: &[u8]) -> Result<Option<TaskId>, Malformed> {

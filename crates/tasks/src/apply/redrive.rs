@@ -14,10 +14,9 @@ impl Machine {
     pub(super) fn redrive(&mut self, store: &mut dyn Store, mut tasks: List<'_>) -> Result<Outcome, Fault> {
         let mut results: Vec<Result<Millis, Refusal>> = Vec::with_capacity(tasks.len());
         while let Some((target, delay)) = tasks.next_redrive()? {
-            let id = target.id;
-            let state = match self.target(store, target)? {
-                Ok(found) if found.state.phase == Phase::Dead => found.state,
-                Ok(_) => {
+            let (id, state) = match self.target(store, &target)? {
+                Ok((id, found)) if found.state.phase == Phase::Dead => (id, found.state),
+                Ok((id, _)) => {
                     results.push(Err(Refusal::TaskNotDead(id)));
                     continue;
                 }

@@ -1,10 +1,11 @@
 //! One task of a create, as bytes: in the log entry, and unchanged in its body row.
 
 use bytes::Bytes;
+use z4_types::limits::KEY_BYTES_MAX;
 use z4_types::{Duration, Millis, Priority, RequestId};
 
-use super::reader::{Malformed, Reader, put_len, put_long_text, put_u32, put_u64, put_u128};
-use crate::command::{Due, NewTask, Retry};
+use super::reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
+use crate::command::{Due, Key, NewTask, OnConflict, Retry};
 
 const DUE_AT: u8 = 1;
 const DUE_AFTER: u8 = 2;
@@ -14,10 +15,27 @@ const TTL: u8 = 16;
 const REQUEST: u8 = 32;
 /// The creator named no priority; the byte is there all the same.
 const OPEN_PRIORITY: u8 = 64;
-const KNOWN: u8 = DUE_AT | DUE_AFTER | MAX_ATTEMPTS | RETRY | TTL | REQUEST | OPEN_PRIORITY;
+/// A second byte of flags follows the priority.
+const MORE: u8 = 128;
+
+const KEY: u8 = 2;
+
+const FAIL: u8 = 1;
+const KEEP: u8 = 2;
+const REPLACE: u8 = 3;
+const DEBOUNCE: u8 = 4;
 
 /// Fewest bytes of an item: flags, priority, pair count, payload length.
 pub(crate) const ITEM_BYTES_MIN: usize = 10;
+
+/// A key read in place; see [`Key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawKey<'a> {
+    /// 1 to `KEY_BYTES_MAX` bytes.
+    pub(crate) name: &'a str,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) window: Duration,
+}
 
 /// A task read in place. Invariant: the metadata bytes hold exactly `pairs` valid pairs.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +48,7 @@ pub(crate) struct Item<'a> {
     pub(crate) retry: Option<Retry>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) request: Option<RequestId>,
+    pub(crate) key: Option<RawKey<'a>>,
     pairs: u32,
     metadata: &'a [u8],
     pub(crate) payload: &'a [u8],
@@ -40,10 +59,11 @@ impl<'a> Item<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         let all = reader.rest();
         let flags = reader.u8("item flags")?;
-        if flags & !KNOWN != 0 {
+        let named = Priority(reader.u8("item priority")?);
+        let more = if flags & MORE != 0 { reader.u8("item more flags")? } else { 0 };
+        if more & !KEY != 0 || (flags & MORE != 0 && more == 0) {
             return Err(Malformed("unknown item flags"));
         }
-        let named = Priority(reader.u8("item priority")?);
         let priority = (flags & OPEN_PRIORITY == 0).then_some(named);
         let due = match flags & (DUE_AT | DUE_AFTER) {
             0 => Due::Now,
@@ -55,6 +75,7 @@ impl<'a> Item<'a> {
         let retry = if flags & RETRY != 0 { Some(read_retry(reader)?) } else { None };
         let ttl = if flags & TTL != 0 { Some(Duration(reader.u64("ttl")?)) } else { None };
         let request = if flags & REQUEST != 0 { Some(RequestId(reader.u128("item request")?)) } else { None };
+        let key = if more & KEY != 0 { Some(RawKey::read(reader)?) } else { None };
         let pairs = reader.u32("metadata pairs")?;
         let before = reader.rest();
         for _ in 0..pairs {
@@ -65,7 +86,7 @@ impl<'a> Item<'a> {
         let len = reader.u32("payload length")? as usize;
         let payload = reader.bytes(len, "payload")?;
         let raw = &all[..all.len() - reader.len()];
-        Ok(Self { raw, due, priority, max_attempts, retry, ttl, request, pairs, metadata, payload })
+        Ok(Self { raw, due, priority, max_attempts, retry, ttl, request, key, pairs, metadata, payload })
     }
 
     /// Returns the metadata pairs, owned.
@@ -105,8 +126,43 @@ impl<'a> Item<'a> {
             retry: self.retry,
             ttl: self.ttl,
             request: self.request,
+            key: self.key.map(|key| Box::new(key.to_key())),
         }
     }
+}
+
+impl<'a> RawKey<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(Self {
+            name: read_key(reader)?,
+            on_conflict: match reader.u8("on conflict")? {
+                FAIL => OnConflict::Fail,
+                KEEP => OnConflict::Keep,
+                REPLACE => OnConflict::Replace,
+                DEBOUNCE => OnConflict::Debounce,
+                _ => return Err(Malformed("unknown on conflict")),
+            },
+            window: Duration(reader.u64("key window")?),
+        })
+    }
+
+    fn to_key(self) -> Key {
+        Key { name: self.name.to_owned(), on_conflict: self.on_conflict, window: self.window }
+    }
+}
+
+/// Appends the name of a key; one that is too long, which a check refuses, is cut.
+pub(crate) fn put_key(out: &mut Vec<u8>, name: &str) {
+    let name = cut(name, KEY_BYTES_MAX);
+    out.push(u8::try_from(name.len()).expect("cut to 255 bytes"));
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// Reads the name of a key.
+pub(crate) fn read_key<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
+    let len = reader.u8("key length")?;
+    let name = reader.text(len.into(), "key")?;
+    if name.is_empty() { Err(Malformed("empty key")) } else { Ok(name) }
 }
 
 /// Appends a retry policy.
@@ -139,8 +195,15 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     flags |= if task.ttl.is_some() { TTL } else { 0 };
     flags |= if task.request.is_some() { REQUEST } else { 0 };
     flags |= if task.priority.is_none() { OPEN_PRIORITY } else { 0 };
+    // One without a name, which a check refuses, is none.
+    let key = task.key.as_deref().filter(|key| !key.name.is_empty());
+    let more = if key.is_some() { KEY } else { 0 };
+    flags |= if more != 0 { MORE } else { 0 };
     out.push(flags);
     out.push(task.priority.unwrap_or_default().0);
+    if more != 0 {
+        out.push(more);
+    }
     match task.due {
         Due::Now => {}
         Due::At(at) => put_u64(out, at.0),
@@ -157,6 +220,16 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     }
     if let Some(request) = task.request {
         put_u128(out, request.0);
+    }
+    if let Some(key) = key {
+        put_key(out, &key.name);
+        out.push(match key.on_conflict {
+            OnConflict::Fail => FAIL,
+            OnConflict::Keep => KEEP,
+            OnConflict::Replace => REPLACE,
+            OnConflict::Debounce => DEBOUNCE,
+        });
+        put_u64(out, key.window.0);
     }
     put_len(out, task.metadata.len());
     for (key, value) in &task.metadata {

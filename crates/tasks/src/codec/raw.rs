@@ -136,10 +136,6 @@ impl<'a> List<'a> {
         self.next(|reader| reader.u128("task id").map(TaskId))
     }
 
-    pub(crate) fn next_cancel_if(&mut self) -> Result<Option<(TaskId, u64)>, Malformed> {
-        self.next(|reader| Ok((TaskId(reader.u128("task id")?), reader.u64("etag")?)))
-    }
-
     pub(crate) fn next_target(&mut self) -> Result<Option<Target>, Malformed> {
         self.next(update::read_target)
     }
@@ -248,7 +244,7 @@ impl<'a> Raw<'a> {
             }
             PAUSE => queue::read_pause(reader).map(|pause| Self::Pause(Box::new(pause))),
             PURGE => queue::read_purge(reader).map(|purge| Self::Purge(Box::new(purge))),
-            CANCEL_IF => Ok(Self::CancelIf(List::read(reader, 24)?)),
+            CANCEL_IF => Ok(Self::CancelIf(List::read(reader, update::TARGET_BYTES_MIN)?)),
             REDRIVE => Ok(Self::Redrive(List::read(reader, update::TARGET_BYTES_MIN + 8)?)),
             UPDATE => update::read_update(reader).map(|update| Self::Update(Box::new(update))),
             RUN_NOW => Ok(Self::RunNow(List::read(reader, update::TARGET_BYTES_MIN)?)),
@@ -295,7 +291,7 @@ impl<'a> Raw<'a> {
             Self::Purge(purge) => Command::Purge(*purge),
             Self::CancelIf(mut list) => {
                 let mut tasks = Vec::with_capacity(list.len());
-                while let Some(task) = list.next_cancel_if()? {
+                while let Some(task) = list.next_target()? {
                     tasks.push(task);
                 }
                 Command::CancelIf(tasks)

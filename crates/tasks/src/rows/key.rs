@@ -20,6 +20,8 @@ pub(crate) const NAMES: [&[u8]; 2] = [b"N", b"O"];
 pub(crate) const LEASES: [&[u8]; 2] = [b"L", b"M"];
 /// First key behind the TTL rows.
 pub(crate) const TTLS_END: &[u8] = b"Y";
+/// First key behind the rows of keys' ends.
+pub(crate) const KEY_ENDS_END: &[u8] = b"[";
 /// First key behind the eviction rows.
 pub(crate) const EVICTIONS_END: &[u8] = b"F";
 
@@ -149,6 +151,26 @@ pub(crate) fn read_dead(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
 pub(crate) fn read_finished(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
     // Laid out like the dead.
     read_dead(key)
+}
+
+pub(crate) fn task_key(queue: u32, key: &str) -> Vec<u8> {
+    [&b"K"[..], &queue.to_be_bytes(), key.as_bytes()].concat()
+}
+
+/// Reads the key of the key row of a task's key.
+pub(crate) fn read_task_key(key: &[u8]) -> Result<&str, Malformed> {
+    let name = key.get(5..).ok_or(Malformed("key is too short"))?;
+    std::str::from_utf8(name).map_err(|_| Malformed("key row"))
+}
+
+pub(crate) fn key_end(until: Millis, id: TaskId) -> [u8; 25] {
+    key!(25, b'Z', until.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Reads until and id of the row of a key's end.
+pub(crate) fn read_key_end(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    // Laid out like TTLs.
+    read_ttl(key)
 }
 
 pub(crate) fn request(scope: Scope, request: RequestId) -> [u8; 18] {

@@ -20,6 +20,10 @@ const NO_RESULT: u32 = u32::MAX;
 
 const HAS_STATE: u8 = 1;
 const HAS_TTL: u8 = 2;
+const HAS_KEY: u8 = 4;
+
+/// Flags of a state row.
+const STATE_HAS_KEY: u8 = 1;
 
 /// What a task left open and its queue's settings answered, when it was created. None: the task named it, or the
 /// settings say what z4 says.
@@ -129,13 +133,17 @@ pub(crate) struct Scheduled {
     pub(crate) payload_bytes: u32,
     /// `Millis::NEVER` without a TTL.
     pub(crate) ttl_at: Millis,
+    /// Its body names a key.
+    pub(crate) has_key: bool,
 }
 
 impl Scheduled {
     /// Writes the value into `out` and returns the part of it that is used.
     pub(crate) fn write<'o>(&self, out: &'o mut [u8; 13]) -> &'o [u8] {
         let has_ttl = self.ttl_at != Millis::NEVER;
-        out[0] = if self.has_state { HAS_STATE } else { 0 } | if has_ttl { HAS_TTL } else { 0 };
+        out[0] = if self.has_state { HAS_STATE } else { 0 }
+            | if has_ttl { HAS_TTL } else { 0 }
+            | if self.has_key { HAS_KEY } else { 0 };
         out[1..5].copy_from_slice(&self.payload_bytes.to_le_bytes());
         if has_ttl {
             out[5..13].copy_from_slice(&self.ttl_at.0.to_le_bytes());
@@ -148,7 +156,7 @@ impl Scheduled {
         let flags = reader.u8("schedule flags")?;
         let payload_bytes = reader.u32("schedule payload length")?;
         let ttl_at = if flags & HAS_TTL != 0 { Millis(reader.u64("schedule ttl")?) } else { Millis::NEVER };
-        Ok(Self { has_state: flags & HAS_STATE != 0, payload_bytes, ttl_at })
+        Ok(Self { has_state: flags & HAS_STATE != 0, payload_bytes, ttl_at, has_key: flags & HAS_KEY != 0 })
     }
 }
 
@@ -203,6 +211,8 @@ impl Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) phase: Phase,
+    /// Its body names a key, which it holds while it is open.
+    pub(crate) has_key: bool,
     pub(crate) queue: u32,
     pub(crate) priority: u8,
     /// Key of the schedule row while waiting, and what it was while leased or dead.
@@ -262,6 +272,7 @@ impl State {
     pub(crate) fn write(&self, texts: Texts<'_>, out: &mut Vec<u8>) {
         out.push(STATE_VERSION);
         out.push(self.phase.to_byte());
+        out.push(if self.has_key { STATE_HAS_KEY } else { 0 });
         put_u32(out, self.queue);
         out.push(self.priority);
         put_u64(out, self.deliver_at.0);
@@ -287,8 +298,14 @@ impl State {
         if !(1..=STATE_VERSION).contains(&version) {
             return Err(Malformed("unknown state version"));
         }
+        let phase = Phase::from_byte(reader.u8("task state")?)?;
+        let flags = if version > 1 { reader.u8("state flags")? } else { 0 };
+        if flags & !STATE_HAS_KEY != 0 {
+            return Err(Malformed("unknown state flags"));
+        }
         let mut state = Self {
-            phase: Phase::from_byte(reader.u8("task state")?)?,
+            phase,
+            has_key: flags & STATE_HAS_KEY != 0,
             queue: reader.u32("state queue")?,
             priority: reader.u8("state priority")?,
             deliver_at: Millis(reader.u64("state deliver_at")?),
@@ -321,13 +338,19 @@ impl State {
 
     /// Returns the schedule row's value of this task.
     pub(crate) fn scheduled(&self) -> Scheduled {
-        Scheduled { has_state: true, payload_bytes: self.payload_bytes, ttl_at: self.ttl_at }
+        Scheduled {
+            has_state: true,
+            payload_bytes: self.payload_bytes,
+            ttl_at: self.ttl_at,
+            has_key: self.has_key,
+        }
     }
 
     /// Returns the state of a task that has no state row: what its body and id say.
     pub(crate) fn pristine(id: TaskId, queue: u32, item: &Item<'_>) -> Self {
         Self {
             phase: Phase::Waiting,
+            has_key: item.key.is_some(),
             queue,
             priority: item.priority.unwrap_or_default().0,
             deliver_at: item.deliver_at(id.created_at()),

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
 
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetMode, SetQueue, Settlement,
-    Target, UpdateTask, Verdict,
+    Command, Due, Key, NewTask, OnConflict, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetMode, SetQueue,
+    Settlement, Target, UpdateTask, Verdict, Which,
 };
 use crate::{Breaker, Fields, Patch, Policies, Rate, Retention, Settings};
 use crate::{EntryBuilder, Machine, MemoryStore, decode_entry, encode, encode_create};
@@ -37,11 +37,12 @@ fn task() -> impl Strategy<Value = NewTask> {
         proptest::option::of(any::<u64>().prop_map(Duration)),
         proptest::option::of((0..4u128).prop_map(RequestId)),
         proptest::option::of(any::<u8>().prop_map(Priority)),
+        proptest::option::of(key()),
     );
     let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
     let payload = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
     (payload, metadata, due(), options).prop_map(
-        |(payload, metadata, due, (max_attempts, retry, ttl, request, priority))| NewTask {
+        |(payload, metadata, due, (max_attempts, retry, ttl, request, priority, key))| NewTask {
             payload,
             metadata,
             due,
@@ -50,8 +51,20 @@ fn task() -> impl Strategy<Value = NewTask> {
             retry,
             ttl,
             request,
+            key: key.map(Box::new),
         },
     )
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    let on_conflict = prop_oneof![
+        Just(OnConflict::Fail),
+        Just(OnConflict::Keep),
+        Just(OnConflict::Replace),
+        Just(OnConflict::Debounce)
+    ];
+    ("[a-c]{1,2}", on_conflict, prop_oneof![Just(0), any::<u64>()])
+        .prop_map(|(name, on_conflict, window)| Key { name, on_conflict, window: Duration(window) })
 }
 
 fn queue() -> impl Strategy<Value = QueueName> {
@@ -160,7 +173,11 @@ fn of_queues() -> impl Strategy<Value = Command> {
 }
 
 fn of_tasks() -> impl Strategy<Value = Command> {
-    let target = || (id(), proptest::option::of(0..3u64)).prop_map(|(id, etag)| Target { id, etag });
+    let which = || {
+        let by_key = (queue(), "[a-c]{1,2}").prop_map(|(queue, key)| Which::Key { queue, key });
+        prop_oneof![2 => id().prop_map(Which::Id), 1 => by_key]
+    };
+    let target = || (which(), proptest::option::of(0..3u64)).prop_map(|(which, etag)| Target { which, etag });
     let redrive = (target(), any::<u64>()).prop_map(|(target, delay)| (target, Duration(delay)));
     let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
     let parts = (
@@ -170,7 +187,7 @@ fn of_tasks() -> impl Strategy<Value = Command> {
         proptest::option::of(metadata),
     );
     prop_oneof![
-        proptest::collection::vec((id(), 0..3u64), 0..3).prop_map(Command::CancelIf),
+        proptest::collection::vec(target(), 0..3).prop_map(Command::CancelIf),
         proptest::collection::vec(redrive, 0..3).prop_map(Command::Redrive),
         proptest::collection::vec(target(), 0..3).prop_map(Command::RunNow),
         (target(), parts).prop_map(|(target, (due, priority, payload, metadata))| {

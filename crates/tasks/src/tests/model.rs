@@ -1,5 +1,9 @@
 //! The machine answers like a naive model: a list of tasks, searched from end to end for everything.
 
+mod compare;
+mod keys;
+mod steps;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -8,14 +12,13 @@ use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId
 
 use super::strict::StrictStore;
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Target,
-    UpdateTask, Verdict,
+    Command, Due, NewTask, Purge, PurgeStates, Retry, SetMode, SetQueue, Settlement, Target, UpdateTask,
+    Verdict, Which,
 };
 use crate::outcome::{Leased, Outcome, Pick, Purged, QueueSet, Refusal, Settled, Updated};
-use crate::{
-    Effective, End, EntryBuilder, Fields, ListFilter, Machine, Patch, Phase, Policies, Retention, Settings,
-    TaskState, get, list, retry,
-};
+use crate::{Effective, End, EntryBuilder, Machine, Policies, Settings, retry};
+use compare::compare;
+use steps::{command, step, time_step};
 
 const SHARD: ShardId = ShardId(9);
 
@@ -61,6 +64,8 @@ struct Model {
     tasks: Vec<Task>,
     counter: u64,
     token: u64,
+    /// Keys of ended tasks: queue, key, the task, and until when.
+    windows: BTreeMap<(QueueName, String), (TaskId, u64)>,
     /// Batch or task, request, when, answer.
     requests: Vec<(bool, RequestId, u64, Vec<TaskId>)>,
 }
@@ -103,32 +108,36 @@ impl Model {
             Command::CancelIf(tasks) => Outcome::Cancelled(
                 tasks
                     .iter()
-                    .map(|&(id, etag)| {
-                        self.target(Target { id, etag: Some(etag) }).and_then(|_| self.cancel(id))
-                    })
+                    .map(|target| self.target(target).and_then(|task| self.cancel(self.tasks[task].id)))
                     .collect(),
             ),
             Command::Redrive(tasks) => {
-                Outcome::Redriven(tasks.iter().map(|(target, delay)| self.redrive(*target, *delay)).collect())
+                Outcome::Redriven(tasks.iter().map(|(target, delay)| self.redrive(target, *delay)).collect())
             }
             Command::UpdateTask(update) => Outcome::Updated(self.update(update)),
             Command::RunNow(targets) => {
-                Outcome::MadeDue(targets.iter().map(|target| self.run_now(*target)).collect())
+                Outcome::MadeDue(targets.iter().map(|target| self.run_now(target)).collect())
             }
         }
     }
 
-    fn target(&self, target: Target) -> Result<usize, Refusal> {
-        let Target { id, etag } = target;
+    fn target(&self, target: &Target) -> Result<usize, Refusal> {
+        let id = match &target.which {
+            Which::Id(id) => *id,
+            Which::Key { queue, key } => match self.holder(queue, key) {
+                Some((id, None)) => id,
+                _ => return Err(Refusal::KeyNotFound { queue: queue.clone(), key: key.as_str().into() }),
+            },
+        };
         let position = self.open(id).ok_or(Refusal::NotFound(id))?;
         let revision = self.tasks[position].revision;
-        match etag {
+        match target.etag {
             Some(given) if given != revision => Err(Refusal::TaskChanged { id, etag: revision, given }),
             _ => Ok(position),
         }
     }
 
-    fn redrive(&mut self, target: Target, delay: Duration) -> Result<Millis, Refusal> {
+    fn redrive(&mut self, target: &Target, delay: Duration) -> Result<Millis, Refusal> {
         let position = self.target(target)?;
         let task = &mut self.tasks[position];
         if task.state != State::Dead {
@@ -139,7 +148,7 @@ impl Model {
         Ok(Millis(task.deliver_at))
     }
 
-    fn waiting(&mut self, target: Target) -> Result<&mut Task, Refusal> {
+    fn waiting(&mut self, target: &Target) -> Result<&mut Task, Refusal> {
         let position = self.target(target)?;
         let task = &mut self.tasks[position];
         match task.state {
@@ -151,7 +160,7 @@ impl Model {
 
     fn update(&mut self, update: &UpdateTask) -> Result<Updated, Refusal> {
         let now = self.now;
-        let task = self.waiting(update.target)?;
+        let task = self.waiting(&update.target)?;
         match update.due {
             None => {}
             Some(Due::Now) => task.deliver_at = now,
@@ -162,17 +171,17 @@ impl Model {
         task.new.payload = update.payload.clone().unwrap_or(task.new.payload.clone());
         task.new.metadata = update.metadata.clone().unwrap_or(task.new.metadata.clone());
         task.revision += 1;
-        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
+        Ok(Updated { id: task.id, etag: task.revision, deliver_at: Millis(task.deliver_at) })
     }
 
-    fn run_now(&mut self, target: Target) -> Result<Updated, Refusal> {
+    fn run_now(&mut self, target: &Target) -> Result<Updated, Refusal> {
         let now = self.now;
         let task = self.waiting(target)?;
         if task.deliver_at > now {
             task.deliver_at = now;
             task.revision += 1;
         }
-        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
+        Ok(Updated { id: task.id, etag: task.revision, deliver_at: Millis(task.deliver_at) })
     }
 
     fn effective(&self, queue: &QueueName) -> Effective {
@@ -214,6 +223,7 @@ impl Model {
             return Err(Refusal::QueueNotEmpty { queue: queue.clone(), tasks });
         }
         self.queues.remove(queue);
+        self.windows.retain(|(of, _), _| of != queue);
         Ok(())
     }
 
@@ -231,11 +241,19 @@ impl Model {
             };
             task.queue != purge.queue || task.id >= purge.before || !purge.states.contains(state)
         });
+        if purge.states.contains(PurgeStates::FINISHED) {
+            self.windows.retain(|(of, _), (id, _)| *of != purge.queue || *id >= purge.before);
+        }
         Ok(Purged { count: (before - self.tasks.len()) as u32, next: None })
     }
 
     /// Ends a task, which is kept or not.
     fn end(&mut self, position: usize, end: End) {
+        let task = &self.tasks[position];
+        if let Some(key) = task.new.key.as_deref().filter(|key| key.window.0 > 0) {
+            let (of, until) = ((task.queue.clone(), key.name.clone()), self.now + key.window.0);
+            self.windows.insert(of, (task.id, until));
+        }
         let keeps = self.effective(&self.tasks[position].queue).retention.age.0 > 0;
         if keeps {
             let task = &mut self.tasks[position];
@@ -314,8 +332,26 @@ impl Model {
             }
             self.queues.entry(queue.clone()).or_default();
             let effective = self.effective(queue);
+            let replaced = match new.key.as_deref().map(|key| self.claim(queue, key, new)) {
+                Some(Err(refusal)) => {
+                    ids.push(Err(refusal));
+                    continue;
+                }
+                Some(Ok(Ok(id))) => {
+                    new_ones = true;
+                    if let Some(request) = new.request {
+                        self.requests.push((false, request, self.now, vec![id]));
+                    }
+                    ids.push(Ok(id));
+                    continue;
+                }
+                Some(Ok(Err(replaced))) => replaced,
+                None => None,
+            };
             let is_backlog = |task: &&Task| {
-                task.queue == *queue && matches!(task.state, State::Waiting | State::Leased { .. })
+                task.queue == *queue
+                    && Some(task.id) != replaced
+                    && matches!(task.state, State::Waiting | State::Leased { .. })
             };
             let backlog = self.tasks.iter().filter(is_backlog).count() as u64;
             if let Some(limit) = effective.max_backlog.filter(|limit| backlog >= *limit) {
@@ -323,13 +359,16 @@ impl Model {
                 continue;
             }
             new_ones = true;
+            if let Some(id) = replaced {
+                let position = self.open(id).expect("it holds the key");
+                self.end(position, End::Cancelled);
+            }
+            if let Some(key) = &new.key {
+                self.windows.remove(&(queue.clone(), key.name.clone()));
+            }
             self.counter += 1;
             let id = TaskId::new(Millis(self.now), SHARD, self.counter);
-            let deliver_at = match new.due {
-                Due::Now => self.now,
-                Due::At(at) => at.0,
-                Due::After(delay) => self.now + delay.0,
-            };
+            let deliver_at = due_at(new, self.now);
             self.tasks.push(Task {
                 id,
                 queue: queue.clone(),
@@ -471,6 +510,14 @@ impl Model {
     }
 }
 
+fn due_at(new: &NewTask, now: u64) -> u64 {
+    match new.due {
+        Due::Now => now,
+        Due::At(at) => at.0,
+        Due::After(delay) => now + delay.0,
+    }
+}
+
 fn fail(task: &mut Task, now: u64, delay: Option<Duration>, is_final: bool) -> Settled {
     task.failures += 1;
     task.revision += 1;
@@ -482,319 +529,6 @@ fn fail(task: &mut Task, now: u64, delay: Option<Duration>, is_final: bool) -> S
     task.state = State::Waiting;
     task.deliver_at = now + wait.0;
     Settled::Retried(Millis(task.deliver_at))
-}
-
-/// What a random step does; ids and tokens are named by their order, so that they mostly hit.
-#[derive(Debug, Clone)]
-enum Step {
-    Create { queue: u8, request: Option<u8>, tasks: Vec<NewTask> },
-    Lease { queue: u8, max: u32, max_bytes: u64, ttl: u64 },
-    Settle(Vec<(u8, Option<u8>, Verdict)>),
-    Cancel(Vec<u8>),
-    Set(u8, SetMode, Option<u64>, Patch),
-    Delete(u8, Option<u64>),
-    Policies(u64, Settings),
-    Pause(u8, bool),
-    Purge(u8, u8, u8),
-    CancelIf(u8, u64),
-    Redrive(Vec<(u8, Option<u64>, u64)>),
-    Update(u8, Option<u64>, NewTask, u8),
-    RunNow(Vec<(u8, Option<u64>)>),
-    Advance { limit: u32 },
-    Reopen,
-}
-
-fn new_task() -> impl Strategy<Value = NewTask> {
-    let due = prop_oneof![
-        3 => Just(Due::Now),
-        1 => (0..60u64).prop_map(|at| Due::At(Millis(at * GRAIN))),
-        1 => (0..10u64).prop_map(|delay| Due::After(Duration(delay * GRAIN))),
-    ];
-    let retry =
-        Retry { initial: Duration(50), cap: Duration(400), multiplier_percent: 200, jitter_percent: 50 };
-    (
-        due,
-        prop_oneof![Just(None), Just(Some(Priority(1))), Just(Some(Priority(128)))],
-        0..60usize,
-        proptest::option::of(1..4u32),
-        proptest::option::of(Just(retry)),
-        proptest::option::weighted(0.2, (1..30u64).prop_map(|ttl| ttl * GRAIN)),
-        proptest::option::weighted(0.3, 0..6u128),
-    )
-        .prop_map(|(due, priority, size, max_attempts, retry, ttl, request)| NewTask {
-            payload: vec![b'p'; size].into(),
-            metadata: Vec::new(),
-            due,
-            priority,
-            max_attempts,
-            retry,
-            ttl: ttl.map(Duration),
-            request: request.map(RequestId),
-        })
-}
-
-fn settings() -> impl Strategy<Value = Settings> {
-    let span = |most: u64| proptest::option::weighted(0.3, (1..most).prop_map(|span| Duration(span * GRAIN)));
-    let retention = (0..30u64, proptest::option::of(1..4u64))
-        .prop_map(|(age, count)| Retention { age: Duration(age * GRAIN), count });
-    (
-        span(20),
-        proptest::option::weighted(0.3, 1..4u32),
-        proptest::option::weighted(0.2, Just(vec!["other".to_owned(), "why".to_owned()])),
-        proptest::option::weighted(0.7, retention),
-        span(40),
-        proptest::option::weighted(0.3, (0..3u8).prop_map(Priority)),
-        proptest::option::weighted(0.2, 1..8u64),
-    )
-        .prop_map(
-            |(lease_duration, max_attempts, non_retryable, retention, ttl, priority, max_backlog)| Settings {
-                lease_duration,
-                max_attempts,
-                non_retryable,
-                retention,
-                ttl,
-                priority,
-                max_backlog,
-                ..Settings::default()
-            },
-        )
-}
-
-fn of_queues() -> impl Strategy<Value = Step> {
-    let etag = || proptest::option::weighted(0.2, 0..3u64);
-    let mode =
-        prop_oneof![1 => Just(SetMode::Create), 1 => Just(SetMode::Update), 3 => Just(SetMode::Upsert)];
-    let clear = prop_oneof![
-        Just(Fields::default()),
-        Just(Fields::ALL),
-        Just(Fields::MAX_BACKLOG.union(Fields::TTL).union(Fields::NON_RETRYABLE))
-    ];
-    let patch = (settings(), clear).prop_map(|(set, clear)| Patch { set, clear });
-    prop_oneof![
-        4 => (0..2u8, mode, etag(), patch).prop_map(|(queue, mode, etag, patch)| Step::Set(queue, mode, etag, patch)),
-        1 => (0..3u8, etag()).prop_map(|(queue, etag)| Step::Delete(queue, etag)),
-        1 => (0..9u64, settings()).prop_map(|(version, settings)| Step::Policies(version, settings)),
-        1 => (0..3u8, prop_oneof![1 => Just(true), 2 => Just(false)]).prop_map(|(queue, paused)| Step::Pause(queue, paused)),
-        1 => (0..3u8, 0..16u8, any::<u8>()).prop_map(|(queue, states, id)| Step::Purge(queue, states, id)),
-    ]
-}
-
-fn of_tasks() -> impl Strategy<Value = Step> {
-    let etag = || proptest::option::weighted(0.3, 0..3u64);
-    let redrive = (any::<u8>(), etag(), 0..6u64);
-    prop_oneof![
-        1 => (any::<u8>(), 0..3u64).prop_map(|(id, etag)| Step::CancelIf(id, etag)),
-        3 => proptest::collection::vec(redrive, 1..4).prop_map(Step::Redrive),
-        3 => (any::<u8>(), etag(), new_task(), 0..16u8)
-            .prop_map(|(id, etag, new, fields)| Step::Update(id, etag, new, fields)),
-        1 => proptest::collection::vec((any::<u8>(), etag()), 1..3).prop_map(Step::RunNow),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let verdict = prop_oneof![
-        2 => Just(Verdict::Ack),
-        1 => Just(Verdict::AckWith { result: "r".into() }),
-        1 => Just(Verdict::NackDead { reason: "no".into() }),
-        1 => (0..12u64).prop_map(|ttl| Verdict::ExtendWith { ttl: Duration(ttl * GRAIN), progress: "p".into() }),
-        2 => proptest::option::of((0..6u64).prop_map(|delay| Duration(delay * GRAIN)))
-            .prop_map(|delay| Verdict::Nack { delay, reason: "why".into() }),
-        2 => prop_oneof![Just(0u64), 0..6u64].prop_map(|delay| Verdict::Release { delay: Duration(delay * GRAIN) }),
-        1 => (0..12u64).prop_map(|ttl| Verdict::Extend { ttl: Duration(ttl * GRAIN) }),
-    ];
-    let settlement = (any::<u8>(), proptest::option::weighted(0.1, any::<u8>()), verdict);
-    prop_oneof![
-        4 => (0..2u8, proptest::option::weighted(0.2, 0..4u8), proptest::collection::vec(new_task(), 0..4))
-            .prop_map(|(queue, request, tasks)| Step::Create { queue, request, tasks }),
-        4 => (0..3u8, 0..5u32, 0..150u64, 0..16u64)
-            .prop_map(|(queue, max, max_bytes, ttl)| Step::Lease { queue, max, max_bytes, ttl: ttl * GRAIN }),
-        4 => proptest::collection::vec(settlement, 1..4).prop_map(Step::Settle),
-        1 => proptest::collection::vec(any::<u8>(), 1..3).prop_map(Step::Cancel),
-        2 => (0..5u32).prop_map(|limit| Step::Advance { limit }),
-        2 => of_queues(),
-        2 => of_tasks(),
-        1 => Just(Step::Reopen),
-    ]
-}
-
-/// Mostly small steps; sometimes back, sometimes over the end of the request window.
-fn time_step() -> impl Strategy<Value = i64> {
-    let grains = |grains: i64| grains * GRAIN as i64;
-    prop_oneof![
-        6 => (0..3i64).prop_map(grains),
-        2 => (3..18i64).prop_map(grains),
-        1 => (-10..0i64).prop_map(grains),
-        1 => Just((REQUEST_WINDOW_MS / 2) as i64),
-    ]
-}
-
-fn queue(number: u8) -> QueueName {
-    QueueName::new(["a", "b", "unknown"][usize::from(number)]).expect("valid")
-}
-
-/// Names tasks and tokens that were given out, oldest first; a few were not.
-fn command(step: &Step, ids: &[TaskId], tokens: &[(TaskId, Token)]) -> Option<Command> {
-    let nobody = TaskId::new(Millis(0), SHARD, 999_999);
-    let id = |n: u8| ids.get(ids.len().saturating_sub(1 + usize::from(n) % 12)).copied().unwrap_or(nobody);
-    Some(match step {
-        Step::Create { queue: number, request, tasks } => Command::Create {
-            queue: queue(*number),
-            request: request.map(|request| RequestId(request.into())),
-            tasks: tasks.clone(),
-        },
-        Step::Lease { queue: number, max, max_bytes, ttl } => Command::Lease {
-            queue: queue(*number),
-            consumer: "c".into(),
-            max: *max,
-            max_bytes: *max_bytes,
-            ttl: Duration(*ttl),
-        },
-        Step::Settle(settlements) => Command::Settle(
-            settlements
-                .iter()
-                .map(|(lease, wrong, verdict)| {
-                    let latest = tokens.len().saturating_sub(1 + usize::from(*lease) % 8);
-                    let (leased, token) = tokens.get(latest).copied().unwrap_or((nobody, Token(7)));
-                    let (id, token) = wrong.map_or((leased, token), |n| (id(n), token));
-                    Settlement { id, token, verdict: verdict.clone() }
-                })
-                .collect(),
-        ),
-        Step::Cancel(numbers) => Command::Cancel(numbers.iter().map(|n| id(*n)).collect()),
-        Step::Advance { limit } => Command::Advance { limit: *limit },
-        Step::Set(number, mode, etag, patch) => Command::SetQueue(Box::new(SetQueue {
-            queue: queue(*number),
-            mode: *mode,
-            etag: *etag,
-            patch: patch.clone(),
-        })),
-        Step::Delete(number, etag) => Command::DeleteQueue { queue: queue(*number), etag: *etag },
-        Step::Policies(version, settings) => {
-            let list = [("*".to_owned(), settings.clone())].into();
-            Command::SetPolicies(Policies { version: *version, list })
-        }
-        Step::Pause(number, paused) => Command::Pause(Pause {
-            queue: queue(*number),
-            paused: *paused,
-            note: "n".into(),
-            author: "a".into(),
-        }),
-        Step::Purge(number, states, before) => Command::Purge(Purge {
-            queue: queue(*number),
-            states: PurgeStates(*states),
-            before: id(*before),
-            limit: 2_000,
-            after: None,
-        }),
-        Step::CancelIf(n, etag) => Command::CancelIf(vec![(id(*n), *etag)]),
-        Step::Redrive(tasks) => {
-            let target = |n: &u8, etag: &Option<u64>| Target { id: id(*n), etag: *etag };
-            let tasks = tasks.iter().map(|(n, etag, delay)| (target(n, etag), Duration(delay * GRAIN)));
-            Command::Redrive(tasks.collect())
-        }
-        Step::Update(n, etag, new, fields) => {
-            let has = |bit: u8| fields & bit != 0;
-            Command::UpdateTask(Box::new(UpdateTask {
-                target: Target { id: id(*n), etag: *etag },
-                due: has(1).then_some(new.due),
-                priority: new.priority.filter(|_| has(2)),
-                payload: has(4).then(|| new.payload.clone()),
-                metadata: has(8).then(|| vec![("k".into(), "v".into())]),
-            }))
-        }
-        Step::RunNow(tasks) => {
-            Command::RunNow(tasks.iter().map(|(n, etag)| Target { id: id(*n), etag: *etag }).collect())
-        }
-        Step::Reopen => return None,
-    })
-}
-
-fn compare_finished(
-    mut tasks: Vec<&Task>,
-    store: &StrictStore,
-    queue: &QueueName,
-) -> Result<(), TestCaseError> {
-    let ended = |task: &Task| match task.state {
-        State::Finished { end, at } => (at, task.id, end),
-        _ => unreachable!("finished"),
-    };
-    tasks.sort_by_key(|task| (ended(task).0, task.id));
-    let filter = ListFilter { state: Some(Phase::Finished(None)), ..ListFilter::default() };
-    let page = list(store, queue, filter, None, 1_000).expect("reads");
-    let listed = page.tasks.iter().map(|info| match info.state {
-        TaskState::Finished { end, at } => (at.0, info.id, end),
-        _ => unreachable!("asked for finished ones"),
-    });
-    prop_assert_eq!(listed.collect::<Vec<_>>(), tasks.into_iter().map(ended).collect::<Vec<_>>());
-    Ok(())
-}
-
-fn compare_due(
-    model: &Model,
-    machine: &Machine,
-    store: &StrictStore,
-    queue: &QueueName,
-) -> Result<(), TestCaseError> {
-    let counts = machine.due(store, queue, Millis(model.now)).expect("reads");
-    prop_assert_eq!(counts.is_some(), model.queues.contains_key(queue));
-    let Some(counts) = counts else { return Ok(()) };
-    let waiting = model.tasks.iter().filter(|task| task.queue == *queue && task.state == State::Waiting);
-    let due: Vec<u64> = waiting.map(|task| task.deliver_at).collect();
-    let up_to = |at: u64| due.iter().filter(|due| **due <= at).count() as u64;
-    prop_assert_eq!(counts.due, up_to(model.now));
-    prop_assert_eq!(
-        counts.oldest_due.map(|at| at.0),
-        due.iter().copied().filter(|at| *at <= model.now).min()
-    );
-    for (minutes, count) in [(1, counts.in_1_minute), (5, counts.in_5_minutes), (60, counts.in_60_minutes)] {
-        let end_of_step = (model.now + minutes * 60_000) / 10_000 * 10_000 + 9_999;
-        prop_assert_eq!(count, up_to(end_of_step) - counts.due);
-    }
-    Ok(())
-}
-
-/// Compares what the machine's rows say with the model's tasks.
-fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), TestCaseError> {
-    for number in 0..2 {
-        let queue = queue(number);
-        let mut tasks: Vec<&Task> = model.tasks.iter().filter(|task| task.queue == queue).collect();
-        tasks.sort_by_key(|task| (task.deliver_at, task.id));
-        let (finished, tasks): (Vec<&Task>, Vec<&Task>) =
-            tasks.into_iter().partition(|task| matches!(task.state, State::Finished { .. }));
-        compare_finished(finished, store, &queue)?;
-        compare_due(model, machine, store, &queue)?;
-        let paused = model.queues.get(&queue).is_some_and(|queue| queue.paused);
-        let waiting = tasks.iter().filter(|task| task.state == State::Waiting);
-        let earliest = waiting.map(|task| Millis(task.deliver_at)).min().filter(|_| !paused);
-        prop_assert_eq!(machine.next_due(store, &queue).expect("reads"), earliest);
-
-        let page = list(store, &queue, ListFilter::default(), None, 1_000).expect("reads");
-        let listed: Vec<TaskId> = page.tasks.iter().map(|info| info.id).collect();
-        prop_assert_eq!(listed, tasks.iter().map(|task| task.id).collect::<Vec<_>>());
-        for (info, task) in page.tasks.iter().zip(&tasks) {
-            let state = match info.state {
-                TaskState::Waiting { .. } => State::Waiting,
-                TaskState::Leased { until, token, .. } => State::Leased { until: until.0, token: token.0 },
-                TaskState::Dead { .. } => State::Dead,
-                TaskState::Finished { end, at } => State::Finished { end, at: at.0 },
-            };
-            prop_assert_eq!(state, task.state);
-            prop_assert_eq!(info.deliver_at, Millis(task.deliver_at));
-            prop_assert_eq!(u64::from(info.revision), task.revision);
-            prop_assert_eq!((&info.payload, &info.metadata), (&task.new.payload, &task.new.metadata));
-            prop_assert_eq!((info.priority, info.max_attempts), (task.priority, task.max_attempts));
-            prop_assert_eq!((info.deliveries, info.failures), (task.deliveries, task.failures));
-            prop_assert_eq!(info.expires_at, (task.ttl_at != u64::MAX).then_some(Millis(task.ttl_at)));
-            let got = get(store, task.id).expect("reads");
-            prop_assert_eq!(got.as_ref(), Some(info));
-        }
-        let dead = ListFilter { state: Some(Phase::Dead), from: Some(Millis(100)), to: Some(Millis(900)) };
-        let page = list(store, &queue, dead, None, 1_000).expect("reads");
-        let expected =
-            tasks.iter().filter(|task| task.state == State::Dead && (100..900).contains(&task.deliver_at));
-        prop_assert_eq!(page.tasks.len(), expected.count());
-    }
-    Ok(())
 }
 
 proptest! {
