@@ -6,7 +6,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = ["z4/v1/tasks.proto", "z4/v1/queues.proto", "z4/v1/admin.proto"];
+const FILES: [&str; 5] = [
+    "z4/v1/tasks.proto",
+    "z4/v1/queues.proto",
+    "z4/v1/schedules.proto",
+    "z4/v1/events.proto",
+    "z4/v1/admin.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -20,6 +20,8 @@ const BUGS: &[&str] = &[
     "bug-torn-tail-accepted",
     "bug-recycle-early",
     "bug-dedup-lost-at-restart",
+    "bug-group-limits-forgotten",
+    "bug-serial-group-overlaps",
     "bug-vote-forgotten",
     "bug-stale-read",
     "bug-snapshot-keeps-old-rows",

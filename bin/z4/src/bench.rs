@@ -14,7 +14,9 @@ mod ceilings;
 mod cgroup;
 mod echo;
 mod hardware;
+mod large;
 mod link;
+mod neighbour;
 mod overload;
 mod paced;
 mod report;
@@ -47,7 +49,7 @@ const INTERRUPTED: u8 = 130;
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum What {
-    /// Everything below; takes about ten minutes and several GB of disk
+    /// Everything below; takes about twenty minutes and several GB of disk
     All,
     /// fdatasync and gRPC with nothing behind it; always measured first
     Ceilings,
@@ -63,6 +65,12 @@ pub(crate) enum What {
     Delayed,
     /// One task a call, many callers and one
     Sync,
+    /// Cycle without and with a hundred groups and all limits, side by side
+    Groups,
+    /// Waits of a hundred small groups, alone and beside one with a million due tasks
+    Neighbour,
+    /// Ten million tasks: stats, explain, pause; pushes beside their purge
+    Large,
     /// Millions of tasks due next month; then kill -9, restart, get and cancel by id
     Sustained,
     /// Producers that ignore back-pressure for a minute
@@ -76,7 +84,7 @@ impl What {
 
     /// Returns whether it is run once, whatever `--runs` says: it takes long, and its figures are of a whole.
     fn is_long(self) -> bool {
-        matches!(self, Self::Sustained | Self::Overload)
+        matches!(self, Self::Large | Self::Sustained | Self::Overload)
     }
 }
 
@@ -98,6 +106,7 @@ pub(crate) enum Output {
   z4 bench e2e --rate 5000 -o json           a JSON document on stdout, progress on stderr
   z4 bench push -t db1:6355                  against a running host, in queues of its own
   z4 bench sustained --tasks 1000000         a million instead of five
+  z4 bench groups neighbour                  what groups cost, and what they are good for
   z4 bench overload --memory 512M            the child in a memory limit (needs root)
 
 Exit code: 0 measured, 1 a promise was broken (a task early, missing or miscounted) or a run failed, 130 interrupted.")]
@@ -105,7 +114,7 @@ pub(crate) struct Arguments {
     /// What to measure; several may be named. Without a name: push consume cycle e2e delayed sync. Example: z4 bench e2e
     #[arg(value_enum, value_name = "WHAT")]
     what: Vec<What>,
-    /// Measure a running host instead of a child server. What sync, sustained and overload create stays behind in queues z4-bench/…. Example: -t localhost:6355
+    /// Measure a running host instead of a child server. What sync, neighbour, large, sustained and overload create stays behind in queues z4-bench/…. Example: -t localhost:6355
     #[arg(short = 't', long, value_name = "HOST:PORT")]
     target: Option<String>,
     /// Hosts of the child cluster, all on this machine. Example: --hosts 3
@@ -123,7 +132,7 @@ pub(crate) struct Arguments {
     /// Length of cycle (10), e2e (10), sync (5), overload (60), and the time delayed tasks are spread over (20). Example: --seconds 30
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: Option<u64>,
-    /// Tasks of push and consume (1,000,000), delayed (100,000), sustained (5,000,000). Example: --tasks 200000
+    /// Tasks of push and consume (1,000,000), delayed (100,000), sustained (5,000,000), neighbour (1,000,000), large (10,000,000). Example: --tasks 200000
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
     tasks: Option<u64>,
     /// Tasks a second of e2e. Example: --rate 10000
@@ -284,7 +293,8 @@ async fn measure(arguments: &Arguments) -> Result<Document> {
 /// Returns the benchmarks to run, each once. `push` and `consume` are one: the backlog of the first is the load of
 /// the second.
 fn wanted(named: &[What]) -> Vec<What> {
-    let all = [&What::STANDARD[..], &[What::Sustained, What::Overload]].concat();
+    let long = [What::Groups, What::Neighbour, What::Large, What::Sustained, What::Overload];
+    let all = [&What::STANDARD[..], &long].concat();
     let mut wanted = match named {
         [] => What::STANDARD.to_vec(),
         named if named.contains(&What::All) => all,
@@ -308,6 +318,9 @@ async fn one(what: What, plan: &Plan, source: &Source, memory: Option<u64>) -> R
         What::E2e => paced::e2e(plan, &target).await,
         What::Delayed => paced::delayed(plan, &target).await,
         What::Sync => sync::run(plan, &target).await,
+        What::Groups => throughput::groups(plan, &target).await,
+        What::Neighbour => neighbour::run(plan, &target).await,
+        What::Large => large::run(plan, &mut target).await,
         What::Sustained => sustained::run(plan, &mut target).await,
         What::Overload => overload::run(plan, &mut target).await,
     }

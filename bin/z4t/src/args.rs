@@ -5,6 +5,8 @@
 //!   `--id X` before clap sees it, anywhere before a `--`.
 
 mod queue;
+mod schedule;
+mod task;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -15,7 +17,12 @@ use z4_client::{TaskId, TaskState};
 use crate::output::Format;
 use crate::time::{Time, parse_span, parse_time};
 
-pub(crate) use queue::{Purge, PurgeOf, QueueSet, QueueVerb, SettingFlags};
+pub(crate) use queue::{
+    GroupSet, GroupVerb, PolicyVerb, Purge, PurgeOf, QueueEvents, QueueSet, QueueTop, QueueVerb,
+    SettingFlags, Tail, WhichEvents,
+};
+pub(crate) use schedule::{Named, OverlapFlag, ScheduleFlags, ScheduleSet, ScheduleVerb};
+pub(crate) use task::{QueueRedrive, Redrive, Update, Which};
 
 /// Talks to a z4 server: push, look at, consume and cancel tasks.
 #[derive(Debug, Parser)]
@@ -42,7 +49,7 @@ pub(crate) struct Cli {
     #[arg(value_name = "HOST:PORT")]
     pub(crate) target: Vec<String>,
 
-    /// The queue to consume.
+    /// The queue to consume, to follow, to look for a key in, or whose tasks --filter is about.
     #[arg(short, long, global = true)]
     pub(crate) queue: Option<String>,
 
@@ -96,11 +103,14 @@ pub(crate) enum Verb {
     #[command(subcommand, after_help = "Example:\n  z4t shard list")]
     Shard(ShardVerb),
 
-    /// Take tasks of the queue given by -q, print each as a line of JSON, and acknowledge it.
-    #[command(after_help = "Example:\n  z4t -q acme/emails consume --count 10 --idle 5s")]
+    /// Take tasks of the queue given by -q, print each as a line of JSON, and acknowledge it, or fail it.
+    #[command(after_help = "\
+Examples:
+  z4t -q acme/emails consume --count 10 --idle 5s
+  z4t -q acme/emails consume --count 1 --nack 'the relay is down'")]
     Consume(Consume),
 
-    /// Push, look at and cancel tasks.
+    /// Push, look at, change and cancel tasks.
     #[command(
         subcommand,
         after_help = "Example:\n  z4t task push acme/emails hello --deliver-at 2030-01-31T09:30:00Z"
@@ -110,6 +120,13 @@ pub(crate) enum Verb {
     /// Look at queues, set them, pause and purge them.
     #[command(subcommand, after_help = "Example:\n  z4t queue set acme/emails --lease 1m --max-attempts 5")]
     Queue(QueueVerb),
+
+    /// Make tasks by the calendar: schedules, when they fire, what became of it.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  z4t schedule create acme/reports nightly --cron '30 2 * * *' --payload report"
+    )]
+    Schedule(ScheduleVerb),
 
     /// Print the completions of a shell.
     #[command(after_help = "Example:\n  z4t completions bash > /etc/bash_completion.d/z4t")]
@@ -132,6 +149,18 @@ pub(crate) struct Consume {
     /// Shown with the tasks it holds.
     #[arg(long, default_value = "")]
     pub(crate) name: String,
+
+    /// Fail each task with this reason instead of acknowledging it.
+    #[arg(long, value_name = "REASON")]
+    pub(crate) nack: Option<String>,
+
+    /// With --nack: for good, the task is dead.
+    #[arg(long, requires = "nack", conflicts_with = "slow_group")]
+    pub(crate) dead: bool,
+
+    /// With --nack: nothing of the task's group is delivered for so long.
+    #[arg(long, requires = "nack", value_parser = parse_span, value_name = "SPAN")]
+    pub(crate) slow_group: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,6 +169,8 @@ pub(crate) enum TaskVerb {
     #[command(after_help = "\
 Examples:
   z4t task push acme/emails hello --delay 5m
+  z4t task push acme/emails hello --key order-7 --key-policy keep
+  z4t task push acme/emails bill --after 01hq3k5v7n00000400000000ab
   z4t task push acme/emails @mail.json --deliver-at 2030-01-31T09:30:00Z --meta user=u1
   echo hello | z4t task push acme/emails - --repeat 1000")]
     Push(Box<Push>),
@@ -148,11 +179,16 @@ Examples:
     #[command(after_help = "\
 Examples:
   z4t task get 01hq3k5v7n00000400000000ab -o json
-  z4t task get 01hq3k5v7n00000400000000ab --stale")]
+  z4t task get 01hq3k5v7n00000400000000ab --stale
+  z4t -q acme/emails task get --key order-7")]
     Get {
         /// The task.
-        #[arg(value_parser = parse_id, value_name = "ID")]
+        #[arg(value_parser = parse_id, value_name = "ID", conflicts_with = "key")]
         task: Option<TaskId>,
+
+        /// The task of the queue given by -q that has this key.
+        #[arg(long, conflicts_with = "stale")]
+        key: Option<String>,
 
         /// As any host has it that holds its shard: perhaps behind, and also while no majority can be reached.
         #[arg(long)]
@@ -166,13 +202,50 @@ Examples:
   z4t task list acme/emails --state done")]
     List(List),
 
-    /// End tasks, whatever their state; print the ids of those that ended.
-    #[command(after_help = "Example:\n  z4t task cancel 01hq3k5v7n00000400000000ab")]
-    Cancel {
-        /// The tasks.
+    /// Follow what happens to the tasks of the queue given by -q: one JSON object a line. The queue must keep events.
+    #[command(after_help = "\
+Examples:
+  z4t task tail -q acme/emails
+  z4t task tail -q acme/emails --from earliest --type dead --count 10
+  z4t task tail -q acme/emails --from TOKEN
+
+Each line has a resume_token: --from it goes on behind that line. A host that goes, or a leader that changes, is no end.")]
+    Tail(Tail),
+
+    /// Say why a task is not running, and what would change that.
+    #[command(after_help = "Example:\n  z4t task explain 01hq3k5v7n00000400000000ab")]
+    Explain {
+        /// The task.
         #[arg(value_parser = parse_id, value_name = "ID")]
-        tasks: Vec<TaskId>,
+        task: Option<TaskId>,
     },
+
+    /// Change tasks that wait; print the ids of those that were changed, or how many passed the filter. Exit code 4 for one
+    /// that a consumer holds.
+    #[command(after_help = "\
+Examples:
+  z4t task update 01hq3k5v7n00000400000000ab --deliver-at +2h --if-etag 0000000000000001
+  z4t task update -q acme/emails --filter 'metadata.user = \"u1\"' --priority 10")]
+    Update(Box<Update>),
+
+    /// Make waiting tasks due at once.
+    #[command(after_help = "\
+Examples:
+  z4t task run 01hq3k5v7n00000400000000ab
+  z4t task run -q acme/emails --filter 'state = scheduled AND group = \"acme\"'")]
+    Run(Which),
+
+    /// Give dead tasks all their attempts again; see also `queue redrive`.
+    #[command(after_help = "Example:\n  z4t task redrive 01hq3k5v7n00000400000000ab")]
+    Redrive(Redrive),
+
+    /// End tasks, whatever their state; print the ids of those that ended, or how many passed the filter.
+    #[command(after_help = "\
+Examples:
+  z4t task cancel 01hq3k5v7n00000400000000ab
+  z4t -q acme/emails task cancel --key order-7
+  z4t task cancel -q acme/emails --filter 'state = dead AND last_error:timeout' --dry-run")]
+    Cancel(Which),
 }
 
 #[derive(Debug, Args)]
@@ -209,9 +282,30 @@ pub(crate) struct Push {
     #[arg(long, value_parser = parse_pair, value_name = "KEY=VALUE")]
     pub(crate) meta: Vec<(String, String)>,
 
-    /// Unique while the task is open. Not offered yet: known, so that it is refused in clear words.
-    #[arg(long, hide = true)]
+    /// Its tenant, customer or document: groups take turns, and each has limits of its own.
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+
+    /// Unique in the queue while the task is open.
+    #[arg(long)]
     pub(crate) key: Option<String>,
+
+    /// What becomes of the new task if an open one has its key: it fails (exit code 4); it is not made, and the id is that of
+    /// the other; it replaces the other; or the other takes its payload, labels and later due time.
+    #[arg(long, value_enum, default_value_t, requires = "key", value_name = "POLICY")]
+    pub(crate) key_policy: KeyPolicy,
+
+    /// Nobody else takes the key so long after the end of the task.
+    #[arg(long, value_parser = parse_span, requires = "key", value_name = "SPAN")]
+    pub(crate) key_window: Option<Duration>,
+
+    /// Wait until this task has ended; may be given several times.
+    #[arg(long, value_parser = parse_id, value_name = "ID")]
+    pub(crate) after: Vec<TaskId>,
+
+    /// What becomes of the new task if one that it comes after fails.
+    #[arg(long, value_enum, default_value_t, requires = "after", value_name = "POLICY")]
+    pub(crate) on_failure: OnFailure,
 
     /// Equal ids within ten minutes make one task.
     #[arg(long, conflicts_with = "repeat")]
@@ -220,6 +314,44 @@ pub(crate) struct Push {
     /// Create so many of it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeat: u64,
+}
+
+/// As in the client library.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum OnFailure {
+    #[default]
+    Cancel,
+    Run,
+}
+
+impl From<OnFailure> for z4_client::OnFailure {
+    fn from(policy: OnFailure) -> Self {
+        match policy {
+            OnFailure::Cancel => Self::Cancel,
+            OnFailure::Run => Self::Run,
+        }
+    }
+}
+
+/// As in the client library.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum KeyPolicy {
+    #[default]
+    Fail,
+    Keep,
+    Replace,
+    Debounce,
+}
+
+impl From<KeyPolicy> for z4_client::KeyPolicy {
+    fn from(policy: KeyPolicy) -> Self {
+        match policy {
+            KeyPolicy::Fail => Self::Fail,
+            KeyPolicy::Keep => Self::Keep,
+            KeyPolicy::Replace => Self::Replace,
+            KeyPolicy::Debounce => Self::Debounce,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -240,6 +372,10 @@ pub(crate) struct List {
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     pub(crate) to: Option<Time>,
 
+    /// Only such that pass, such as 'failures > 2 AND metadata.user = "u1"'.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+
     /// Most tasks; 0 for all.
     #[arg(long, default_value_t = 100)]
     pub(crate) limit: u64,
@@ -259,6 +395,7 @@ pub(crate) enum State {
     Done,
     Cancelled,
     Expired,
+    Blocked,
 }
 
 impl From<State> for TaskState {
@@ -271,6 +408,7 @@ impl From<State> for TaskState {
             State::Done => Self::Done,
             State::Cancelled => Self::Cancelled,
             State::Expired => Self::Expired,
+            State::Blocked => Self::Blocked,
         }
     }
 }
@@ -378,6 +516,8 @@ mod tests {
             "z4t -t localhost:6355 info",
             "z4t -t localhost:6355 -q jobs consume",
             "z4t -t localhost:6355 -q jobs consume --count 3 --idle 250ms",
+            "z4t -q jobs consume --count 1 --nack broken --slow-group 5s",
+            "z4t -q jobs consume --count 1 --nack broken --dead",
             "z4t -t localhost:6355 -p localhost:6456 -id peer1 add-peer",
             "z4t -t localhost:6355 -id peer1 remove-peer",
             "z4t add-peer --peer peer2:6356 --id peer2",
@@ -393,6 +533,21 @@ mod tests {
             "z4t task list jobs --stale",
             "z4t task get --stale 00000000000000000000000007",
             "z4t task list jobs --state dead --from 2024-01-01T00:00:00Z --to +1h --limit 10",
+            "z4t task push jobs x --group acme",
+            "z4t task list jobs --filter failures>2",
+            "z4t task explain 00000000000000000000000007",
+            "z4t -id 00000000000000000000000007 task explain",
+            "z4t task update 00000000000000000000000007 --deliver-at +2h --priority 3 --payload @x --metadata a=b --if-etag e",
+            "z4t task update -q jobs --filter state=due --delay 5m --dry-run",
+            "z4t task run 00000000000000000000000007 00000000000000000000000008",
+            "z4t task redrive 00000000000000000000000007 --rate 10/s",
+            "z4t task cancel -q jobs --filter group=acme --dry-run",
+            "z4t queue redrive jobs --filter last_error:timeout --rate 100/s --dry-run",
+            "z4t queue explain jobs",
+            "z4t queue group set jobs acme --weight 3 --concurrency 2 --rate 5/s --burst 7 --serial",
+            "z4t queue group set jobs acme --serial=false --unset rate",
+            "z4t queue group get jobs acme",
+            "z4t queue group list jobs -o json",
             "z4t queue list",
             "z4t queue get jobs --timeout 250ms",
             "z4t queue get jobs --effective",
@@ -407,6 +562,11 @@ mod tests {
             "z4t queue purge jobs --all",
             "z4t queue delete jobs --if-etag 0000000000000001",
             "z4t queue stats jobs -o json",
+            "z4t queue events jobs --type dead,failed --limit 5",
+            "z4t queue set jobs --events-kept 1000",
+            "z4t queue top --interval 500ms --count 2 --rows 5",
+            "z4t task tail -q jobs --from earliest --count 3 --idle 1s --type acked",
+            "z4t -q jobs task tail --from 0107000000000000000100000000000000",
             "z4t completions zsh",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -427,6 +587,10 @@ mod tests {
             "z4t task push jobs x --deliver-at yesterday",
             "z4t task push jobs x --meta novalue",
             "z4t task push jobs x --repeat 0",
+            "z4t task cancel 00000000000000000000000007 --filter state=due",
+            "z4t task cancel --dry-run",
+            "z4t queue redrive jobs --rate 0",
+            "z4t queue group set jobs",
             "z4t task push jobs x --request-id r --repeat 2",
             "z4t task get abc",
             "z4t task list jobs --state happy",
@@ -439,6 +603,8 @@ mod tests {
             "z4t queue create jobs --unset rate",
             "z4t queue create jobs --breaker 0:x",
             "z4t queue purge jobs --all --state dead",
+            "z4t -q jobs task tail --from yesterday",
+            "z4t queue top --interval 1ms",
             "z4t shard transfer-leader 3",
             "z4t shard verify one",
             "z4t ping --timeout 0s",

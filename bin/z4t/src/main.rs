@@ -9,6 +9,7 @@
 mod args;
 mod failure;
 mod output;
+mod schedules;
 mod settings;
 mod time;
 mod verbs;

@@ -150,6 +150,9 @@ pub(crate) struct DeliveryJson<'a> {
     priority: u8,
     created_at: String,
     lease_until: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    group: Option<&'a str>,
     metadata: &'a BTreeMap<String, String>,
 }
 
@@ -166,6 +169,8 @@ impl<'a> DeliveryJson<'a> {
             priority: task.priority,
             created_at: format_time(task.created_at),
             lease_until: format_time(task.lease_until),
+            key: task.key.as_deref(),
+            group: task.group.as_deref(),
             metadata: &task.metadata,
         }
     }
@@ -180,6 +185,9 @@ pub(crate) struct TaskJson<'a> {
     #[serde(flatten)]
     payload: Payload,
     priority: u8,
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    after: Vec<String>,
     deliver_at: String,
     created_at: String,
     expire_at: Option<String>,
@@ -194,6 +202,7 @@ pub(crate) struct TaskJson<'a> {
     ended_at: Option<String>,
     #[serde(flatten)]
     result: TaskResult,
+    group: Option<&'a str>,
     etag: &'a str,
     metadata: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,6 +226,8 @@ impl<'a> TaskJson<'a> {
             state: task.state.as_str(),
             payload: Payload::new(&task.payload),
             priority: task.priority,
+            key: task.key.as_deref(),
+            after: task.after.iter().map(ToString::to_string).collect(),
             deliver_at: format_time(task.deliver_at),
             created_at: format_time(task.created_at),
             expire_at: time(task.expire_at),
@@ -230,6 +241,7 @@ impl<'a> TaskJson<'a> {
             progress: task.progress.as_deref(),
             ended_at: time(task.ended_at),
             result: TaskResult::new(task.result.as_deref()),
+            group: task.group.as_deref(),
             etag: &task.etag,
             metadata: &task.metadata,
             freshness: freshness.map(|freshness| FreshnessJson {

@@ -206,16 +206,22 @@ pub(crate) fn paused(config: &QueueConfig) -> Option<String> {
     if !pause.note.is_empty() {
         said.push_str(&format!(": {}", pause.note));
     }
+    if let Some(until) = time(pause.until) {
+        said.push_str(&format!("; tries again at {until}"));
+    }
     Some(said)
 }
 
 /// Returns the same as JSON.
 pub(crate) fn paused_json(config: &QueueConfig) -> Value {
-    let at = |at: Option<z4_proto::Timestamp>| {
-        at.and_then(|at| z4_proto::convert::millis(at, "pause.at").ok()).map(crate::time::format_time)
-    };
     let said = config.pause.as_ref();
-    said.map_or(Value::Null, |said| json!({ "note": said.note, "author": said.author, "at": at(said.at) }))
+    said.map_or(Value::Null, |said| {
+        json!({ "note": said.note, "author": said.author, "at": time(said.at), "until": time(said.until) })
+    })
+}
+
+fn time(at: Option<z4_proto::Timestamp>) -> Option<String> {
+    at.and_then(|at| z4_proto::convert::millis(at, "pause.at").ok()).map(crate::time::format_time)
 }
 
 /// Returns what was set of a queue as JSON.

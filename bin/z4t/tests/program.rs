@@ -145,7 +145,7 @@ impl Tasks for Service {
         not_faked()
     }
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::GetTaskResponse> {
-        let v1::GetTaskRequest { id, stale } = request.into_inner();
+        let v1::GetTaskRequest { id, stale, .. } = request.into_inner();
         let task = Some(v1::Task { id, ..Default::default() });
         Ok(Response::new(v1::GetTaskResponse { task, freshness: freshness(stale), ..Default::default() }))
     }
@@ -162,6 +162,21 @@ impl Tasks for Service {
         }))
     }
     async fn cancel_tasks(&self, _: Request<v1::CancelTasksRequest>) -> Answer<v1::CancelTasksResponse> {
+        not_faked()
+    }
+    async fn update_task(&self, _: Request<v1::UpdateTaskRequest>) -> Answer<v1::UpdateTaskResponse> {
+        not_faked()
+    }
+    async fn update_tasks(&self, _: Request<v1::UpdateTasksRequest>) -> Answer<v1::UpdateTasksResponse> {
+        not_faked()
+    }
+    async fn run_tasks(&self, _: Request<v1::RunTasksRequest>) -> Answer<v1::RunTasksResponse> {
+        not_faked()
+    }
+    async fn redrive_tasks(&self, _: Request<v1::RedriveTasksRequest>) -> Answer<v1::RedriveTasksResponse> {
+        not_faked()
+    }
+    async fn explain_task(&self, _: Request<v1::ExplainTaskRequest>) -> Answer<v1::ExplainTaskResponse> {
         not_faked()
     }
     async fn list_queues(&self, _: Request<v1::ListQueuesRequest>) -> Answer<v1::ListQueuesResponse> {
@@ -267,16 +282,16 @@ async fn idle_begins_again_when_a_line_is_out() {
 }
 
 #[tokio::test]
-async fn keys_are_refused_in_one_clear_line() {
-    let output = Command::new(env!("CARGO_BIN_EXE_z4t"))
-        .args(["task", "push", "jobs", "hello", "--key", "order-7"])
-        .output()
-        .await
-        .expect("the program was built");
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert!(said.starts_with("error: --key: keys are not offered yet"), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+async fn words_about_a_key_need_the_key() {
+    for args in [&["push", "jobs", "hello", "--key-policy", "keep"][..], &["get", "--key", "order-7"][..]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_z4t"))
+            .arg("task")
+            .args(args)
+            .output()
+            .await
+            .expect("the program was built");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
 }
 
 #[tokio::test]

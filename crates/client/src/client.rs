@@ -18,8 +18,8 @@ use crate::call::{Again, Rules, SPAN_MAX, call};
 use crate::endpoints::{About, Endpoints};
 use crate::task::pb_duration;
 use crate::{
-    ConsumerBuilder, Error, Freshness, Info, NewTask, ProducerBuilder, Pull, PullStream, Queue, Settlement,
-    ShardPlacement, ShardVerdict, StoredTask, Task, TaskState, random,
+    ConsumerBuilder, Created, Error, Freshness, Info, NewTask, ProducerBuilder, Pull, PullStream, Queue,
+    Settlement, ShardPlacement, ShardVerdict, StoredTask, Task, TaskState, random,
 };
 
 /// Deadline of a call that names none.
@@ -116,6 +116,9 @@ pub struct ListTasks {
     pub from: Option<Millis>,
     /// Only due before this.
     pub to: Option<Millis>,
+    /// Only such that pass, as `metadata.user = "u1" AND failures > 2`; empty: all. A page may then be empty and not the
+    /// last.
+    pub filter: String,
     /// Most tasks of the page, 1 to 1,000; 0: 100.
     pub page_size: u32,
     /// `next` of the page before; empty: the first page.
@@ -194,7 +197,7 @@ pub(crate) fn per_item<T>(
 }
 
 /// A task's id names its shard.
-fn about(id: TaskId) -> About<'static> {
+pub(crate) fn about(id: TaskId) -> About<'static> {
     About::Shard(id.shard())
 }
 
@@ -255,6 +258,10 @@ impl Client {
         self.inner.rules.timeout
     }
 
+    pub(crate) fn fails_fast(&self) -> bool {
+        self.inner.rules.fail_fast
+    }
+
     pub(crate) async fn call<Req, Rep, Send, Answer>(
         &self,
         about: About<'_>,
@@ -296,6 +303,14 @@ impl Client {
     /// # Errors
     /// Any kind; after `OutcomeUnknown` the task may exist.
     pub async fn create(&self, queue: &str, task: NewTask) -> Result<TaskId, Error> {
+        self.make(queue, task).await.map(|made| made.id)
+    }
+
+    /// As [`Client::create`], and tells whether the answer is a task that was there before with the same key.
+    ///
+    /// # Errors
+    /// As [`Client::create`]; `AlreadyExists`, with [`Error::task`], if the key is taken and the policy says so.
+    pub async fn make(&self, queue: &str, task: NewTask) -> Result<Created, Error> {
         let mut task = task.0;
         if task.request_id.is_empty() {
             task.request_id = random::request_id();
@@ -306,7 +321,7 @@ impl Client {
         let send = |c, r| async move { tasks(c).create_task(r).await };
         let reply = self.call(about, Again::Always, request, send).await?;
         self.endpoints().leads(about, &reply.forwarded_to);
-        Ok(convert::task_id(&reply.id, "id")?)
+        Ok(Created { id: convert::task_id(&reply.id, "id")?, existed: reply.existed })
     }
 
     /// Creates tasks of one queue in one call, at most 8,192; one result each, in order.
@@ -383,7 +398,7 @@ impl Client {
     /// # Errors
     /// `NotFound` if it never was or has ended; any other kind.
     pub async fn get(&self, id: TaskId) -> Result<StoredTask, Error> {
-        let request = v1::GetTaskRequest { id: id.to_string(), stale: false };
+        let request = v1::GetTaskRequest { id: id.to_string(), ..Default::default() };
         let send = |c, r| async move { tasks(c).get_task(r).await };
         let reply = self.call(about(id), Again::Always, request, send).await?;
         self.endpoints().leads(about(id), &reply.forwarded_to);
@@ -397,7 +412,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`]; `NotFound` also if the task is newer than the answer.
     pub async fn get_stale(&self, id: TaskId) -> Result<(StoredTask, Option<Freshness>), Error> {
-        let request = v1::GetTaskRequest { id: id.to_string(), stale: true };
+        let request = v1::GetTaskRequest { id: id.to_string(), stale: true, ..Default::default() };
         let send = |c, r| async move { tasks(c).get_task(r).await };
         // Of no use to look for a leader, and who answers need not be one.
         let reply = self.call(About::Nothing, Again::Always, request, send).await?;
@@ -418,6 +433,7 @@ impl Client {
             page_size: list.page_size,
             page_token: list.page_token,
             stale: list.stale,
+            filter: list.filter,
         };
         let about = if list.stale { About::Nothing } else { About::Queue(&list.queue) };
         let send = |c, r| async move { tasks(c).list_tasks(r).await };
@@ -433,12 +449,7 @@ impl Client {
     /// # Errors
     /// Any kind, for the whole batch.
     pub async fn cancel(&self, ids: &[TaskId]) -> Result<Vec<Result<(), Error>>, Error> {
-        let request = v1::CancelTasksRequest { ids: ids.iter().map(ToString::to_string).collect() };
-        let about = ids.first().copied().map_or(About::Nothing, about);
-        let send = |c, r| async move { tasks(c).cancel_tasks(r).await };
-        let reply = self.call(about, Again::IfNotDone, request, send).await?;
-        self.endpoints().leads(about, &reply.forwarded_to);
-        Ok(per_item(std::iter::repeat_n((), ids.len()), reply.errors))
+        self.cancel_if(&ids.iter().map(|id| (*id, None)).collect::<Vec<_>>()).await
     }
 
     /// Returns one page of the queues, by name. `page_size` 0 means 100; the first page has an empty token.

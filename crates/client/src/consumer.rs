@@ -45,6 +45,7 @@ const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
     delay: Option<Duration>,
+    slow_group: Option<Duration>,
     reason: String,
     for_good: bool,
 }
@@ -56,13 +57,22 @@ impl HandlerError {
     pub fn new(reason: impl fmt::Display) -> Self {
         let reason = reason.to_string();
         // Cut here already: it waits with thousands of others until it is sent.
-        Self { delay: None, reason: crate::task::cut(&reason).to_owned(), for_good: false }
+        let reason = crate::task::cut(&reason).to_owned();
+        Self { delay: None, slow_group: None, reason, for_good: false }
     }
 
     /// Names the wait before the next delivery, instead of the policy: a Retry-After.
     #[must_use]
     pub fn retry_in(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
+        self
+    }
+
+    /// Asks for a rest of the task's whole group: nothing of it is delivered for so long, at most 24 h. What a service says with
+    /// Retry-After when it means the customer and not the one request.
+    #[must_use]
+    pub fn slow_group(mut self, span: Duration) -> Self {
+        self.slow_group = Some(span);
         self
     }
 

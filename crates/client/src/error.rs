@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use z4_proto::reason;
 use z4_proto::status::Failure;
-use z4_types::Kind;
+use z4_types::{Kind, TaskId};
 
 use crate::call::SPAN_MAX;
 
@@ -60,6 +60,12 @@ impl Error {
     #[must_use]
     pub fn leader(&self) -> Option<&str> {
         self.0.leader.as_ref().map(|leader| leader.address.as_str())
+    }
+
+    /// Returns the task that was in the way, such as the one that has a key.
+    #[must_use]
+    pub fn task(&self) -> Option<TaskId> {
+        self.0.task.as_deref().copied()
     }
 
     /// The same call may succeed later; with the same request id it is safe.

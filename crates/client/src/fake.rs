@@ -182,6 +182,36 @@ impl Tasks for Service {
     ) -> Result<Response<v1::CancelTasksResponse>, Status> {
         Err(Status::unimplemented("not faked"))
     }
+    async fn update_task(
+        &self,
+        _: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::UpdateTaskResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+    async fn update_tasks(
+        &self,
+        _: Request<v1::UpdateTasksRequest>,
+    ) -> Result<Response<v1::UpdateTasksResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+    async fn run_tasks(
+        &self,
+        _: Request<v1::RunTasksRequest>,
+    ) -> Result<Response<v1::RunTasksResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+    async fn redrive_tasks(
+        &self,
+        _: Request<v1::RedriveTasksRequest>,
+    ) -> Result<Response<v1::RedriveTasksResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+    async fn explain_task(
+        &self,
+        _: Request<v1::ExplainTaskRequest>,
+    ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
     async fn list_queues(
         &self,
         _: Request<v1::ListQueuesRequest>,

@@ -42,32 +42,50 @@
 
 mod backoff;
 mod call;
+mod changes;
 mod client;
 mod consumer;
 mod duplex;
 mod endpoints;
 mod error;
+mod events;
 #[cfg(test)]
 mod fake;
+mod groups;
+mod keys;
+mod policies;
 mod producer;
 mod pull;
 mod queues;
 mod random;
+mod schedules;
 mod task;
 
+pub use changes::{Matched, Selection, TaskPatch, Updated};
 pub use client::{Client, ClientBuilder, Health, Lease, ListTasks, Page, Ping};
 pub use consumer::{Consumer, ConsumerBuilder, Counts, HandlerError};
 pub use error::Error;
+pub use events::{Event, EventBatch, EventStream, EventsFrom, WatchEvents};
+pub use groups::GroupPatch;
 pub use producer::{Producer, ProducerBuilder, Receipt};
 pub use pull::{Pull, PullStream};
 pub use queues::{PurgedPart, QueuePatch};
 pub use random::request_id;
-pub use task::{Freshness, NewTask, Queue, RetryPolicy, Settlement, StoredTask, Task, TaskState, Verdict};
+pub use schedules::{SchedulePatch, ScheduleRun};
+pub use task::{
+    Created, Freshness, KeyPolicy, NewTask, OnFailure, Queue, RetryPolicy, Settlement, StoredTask, Task,
+    TaskState, Verdict,
+};
 
+pub use z4_proto::v1::EventType;
 pub use z4_proto::v1::shard_verdict::Result as Verified;
-pub use z4_proto::v1::{Breaker, PurgeState, QueueConfig, QueueSettings, QueueStats};
+pub use z4_proto::v1::{
+    Breaker, ExplainQueueResponse, Explanation, Group, GroupSettings, Obstacle, Policy, PurgeState,
+    QueueConfig, QueueSettings, QueueStats,
+};
 pub use z4_proto::v1::{
     InfoResponse as Info, Member, ReplicaDigest, ReplicaPlacement, ReplicaRole, Shard, ShardPlacement,
     ShardVerdict,
 };
+pub use z4_proto::v1::{OverlapPolicy, Schedule, ScheduleCounts, ScheduleStatus, SlotFate, SlotRecord};
 pub use z4_types::{Kind, Millis, TaskId, Token};

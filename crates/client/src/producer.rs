@@ -170,7 +170,7 @@ impl Producer {
         let since = Instant::now();
         let permit = self.room(weight(&task.0), since).await?;
         let (waiter, receipt) = oneshot::channel();
-        self.jobs.send(Job::One { task: task.0, waiter, permit, since }).map_err(|_| gone())?;
+        self.jobs.send(Job::One { task: Box::new(task.0), waiter, permit, since }).map_err(|_| gone())?;
         Ok(Receipt(receipt))
     }
 
@@ -444,7 +444,7 @@ impl Driver {
                             && since <= youngest) =>
                 {
                     bytes += weight(&task);
-                    together.push(task);
+                    together.push(*task);
                     each.push(waiter);
                     match &mut joined {
                         Some(joined) => joined.merge(permit),

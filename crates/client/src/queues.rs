@@ -42,6 +42,11 @@ impl QueuePatch {
         self.paths.is_empty()
     }
 
+    /// Returns what it sets.
+    pub(crate) fn into_settings(self) -> v1::QueueSettings {
+        self.settings
+    }
+
     /// Only if the queue's settings still have this etag; else the update fails with reason `ETAG_MISMATCH`.
     pub fn if_etag(mut self, etag: impl Into<String>) -> Self {
         self.etag = etag.into();
@@ -168,7 +173,7 @@ pub struct PurgedPart {
     pub next: Option<String>,
 }
 
-fn queues(channel: Channel) -> QueuesClient<Channel> {
+pub(crate) fn queues(channel: Channel) -> QueuesClient<Channel> {
     QueuesClient::new(channel).max_decoding_message_size(z4_proto::MESSAGE_BYTES_MAX)
 }
 

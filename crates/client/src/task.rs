@@ -78,12 +78,109 @@ impl NewTask {
         self
     }
 
+    /// Of all open tasks of its queue, at most one has this key; the policy says what becomes of this one if another has it.
+    ///
+    /// ```
+    /// # use z4_client::{KeyPolicy, NewTask};
+    /// let task = NewTask::new("reindex").key("document-7", KeyPolicy::Keep);
+    /// ```
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>, policy: KeyPolicy) -> Self {
+        self.0.key = key.into();
+        self.0.key_policy = policy.to_pb().into();
+        self
+    }
+
+    /// It waits until all of these have ended: tasks of its queue that are there, at most 64. Adds to those named before.
+    ///
+    /// ```
+    /// # use z4_client::{NewTask, OnFailure, TaskId};
+    /// # let (cut, subtitles) = (TaskId(1), TaskId(2));
+    /// let publish = NewTask::new("publish").after([cut, subtitles]);
+    /// let report = NewTask::new("report").after([cut, subtitles]).on_failure(OnFailure::Run);
+    /// ```
+    #[must_use]
+    pub fn after(mut self, tasks: impl IntoIterator<Item = TaskId>) -> Self {
+        self.0.after.extend(tasks.into_iter().map(|id| id.to_string()));
+        self
+    }
+
+    /// What becomes of it if one of the tasks it comes after fails; cancelled unless set.
+    #[must_use]
+    pub fn on_failure(mut self, policy: OnFailure) -> Self {
+        self.0.on_failure = match policy {
+            OnFailure::Cancel => v1::OnFailure::Cancel,
+            OnFailure::Run => v1::OnFailure::Run,
+        }
+        .into();
+        self
+    }
+
+    /// Nobody else takes its key so long after its end.
+    #[must_use]
+    pub fn key_window(mut self, window: Duration) -> Self {
+        self.0.key_window = Some(pb_duration(window));
+        self
+    }
+
+    /// Its tenant, customer or document: groups take turns, and each has limits of its own.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.0.group = group.into();
+        self
+    }
+
     /// Names this task across retries of its creation, also by other programs: equal ids within ten minutes make one
     /// task. Retries inside this client need none; they are named by themselves.
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
         self.0.request_id = id.into();
         self
+    }
+}
+
+/// What becomes of a task if one that it comes after is dead, or was cancelled, purged or ended by its TTL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It is cancelled.
+    #[default]
+    Cancel,
+    /// It is delivered once the others have ended, too.
+    Run,
+}
+
+/// The task that a create is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Created {
+    /// Its id.
+    pub id: TaskId,
+    /// It was there before, with the key of the new one, which was not created. The answer to a repeat does not tell: false.
+    pub existed: bool,
+}
+
+/// What becomes of a new task whose key an open one has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyPolicy {
+    /// It fails with `KEY_TAKEN`; [`Error::task`] is the one that has the key.
+    #[default]
+    Fail,
+    /// It is not created: the answer is the id of the one that has the key.
+    Keep,
+    /// The one that has the key is cancelled; if it is leased, the new one fails with `KEY_TAKEN`.
+    Replace,
+    /// The one that has the key takes payload, metadata and, if later, the due time of the new one, and is the answer; if it is
+    /// leased, the new one fails with `KEY_TAKEN`.
+    Debounce,
+}
+
+impl KeyPolicy {
+    fn to_pb(self) -> v1::KeyPolicy {
+        match self {
+            Self::Fail => v1::KeyPolicy::Fail,
+            Self::Keep => v1::KeyPolicy::Keep,
+            Self::Replace => v1::KeyPolicy::Replace,
+            Self::Debounce => v1::KeyPolicy::Debounce,
+        }
     }
 }
 
@@ -136,6 +233,10 @@ pub struct Task {
     pub deliveries: u32,
     /// Failures so far.
     pub failures: u32,
+    /// Its key, if it has one.
+    pub key: Option<String>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
 }
 
 impl Task {
@@ -152,6 +253,8 @@ impl Task {
             lease_until: time(task.lease_until, "tasks.lease_until")?,
             deliveries: task.deliveries,
             failures: task.failures,
+            key: Some(task.key).filter(|key| !key.is_empty()),
+            group: Some(task.group).filter(|group| !group.is_empty()),
         })
     }
 
@@ -176,6 +279,8 @@ pub enum Verdict {
     Nack {
         /// Wait before the next delivery; None: by the retry policy.
         delay: Option<Duration>,
+        /// Nothing of the task's group is delivered for so long: somebody asked for a rest. At most 24 h.
+        slow_group: Option<Duration>,
         /// Kept with the task as its last error; what is past 1,024 bytes is cut off.
         reason: String,
     },
@@ -230,13 +335,14 @@ impl Settlement {
         let verdict = match &self.verdict {
             Verdict::Ack => Pb::Ack(v1::Ack::default()),
             Verdict::AckWith { result } => Pb::Ack(v1::Ack { result: result.clone() }),
-            Verdict::Nack { delay, reason } => Pb::Nack(v1::Nack {
+            Verdict::Nack { delay, slow_group, reason } => Pb::Nack(v1::Nack {
                 delay: delay.map(pb_duration),
+                slow_group: slow_group.map(pb_duration),
                 reason: cut(reason).to_owned(),
                 dead: false,
             }),
             Verdict::NackDead { reason } => {
-                Pb::Nack(v1::Nack { delay: None, reason: cut(reason).to_owned(), dead: true })
+                Pb::Nack(v1::Nack { reason: cut(reason).to_owned(), dead: true, ..Default::default() })
             }
             Verdict::Release { delay } => {
                 Pb::Release(v1::Release { delay: (!delay.is_zero()).then(|| pb_duration(*delay)) })
@@ -265,6 +371,8 @@ pub enum TaskState {
     Cancelled,
     /// Its TTL ended it, and it is kept likewise.
     Expired,
+    /// It waits for other tasks to end.
+    Blocked,
     /// A state this client does not know.
     Unknown,
 }
@@ -281,6 +389,7 @@ impl TaskState {
             Self::Done => "done",
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
+            Self::Blocked => "blocked",
             Self::Unknown => "unknown",
         }
     }
@@ -294,6 +403,7 @@ impl TaskState {
             Self::Done => v1::TaskState::Done,
             Self::Cancelled => v1::TaskState::Cancelled,
             Self::Expired => v1::TaskState::Expired,
+            Self::Blocked => v1::TaskState::Blocked,
             Self::Unknown => v1::TaskState::Unspecified,
         }
     }
@@ -307,6 +417,7 @@ impl TaskState {
             v1::TaskState::Done => Self::Done,
             v1::TaskState::Cancelled => Self::Cancelled,
             v1::TaskState::Expired => Self::Expired,
+            v1::TaskState::Blocked => Self::Blocked,
             v1::TaskState::Unspecified => Self::Unknown,
         }
     }
@@ -349,10 +460,18 @@ pub struct StoredTask {
     pub last_error: Option<String>,
     /// Changes with the task. Opaque.
     pub etag: String,
+    /// Its key, which no other open task of its queue has.
+    pub key: Option<String>,
+    /// The tasks it comes after, ended or not.
+    pub after: Vec<TaskId>,
+    /// While blocked: how many of these have not ended.
+    pub blockers: u32,
     /// What a consumer said last of how far it is.
     pub progress: Option<String>,
     /// When it ended, if it is done, cancelled or expired.
     pub ended_at: Option<Millis>,
+    /// Its group, if it has one.
+    pub group: Option<String>,
     /// What its ack left behind; only in the answer to [`Client::get`](crate::Client::get).
     pub result: Option<Bytes>,
 }
@@ -376,8 +495,16 @@ impl StoredTask {
             token: Some(Token(task.token)).filter(|token| token.0 != 0),
             last_error: Some(task.last_error).filter(|text| !text.is_empty()),
             etag: task.etag,
+            key: Some(task.key).filter(|key| !key.is_empty()),
+            after: task
+                .after
+                .iter()
+                .map(|id| convert::task_id(id, "task.after"))
+                .collect::<Result<_, _>>()?,
+            blockers: task.blockers,
             progress: Some(task.progress).filter(|text| !text.is_empty()),
             ended_at: optional(task.ended_at, "task.ended_at")?,
+            group: Some(task.group).filter(|group| !group.is_empty()),
             result: Some(task.result).filter(|result| !result.is_empty()),
             queue: task.queue,
             payload: task.payload,

@@ -5,7 +5,6 @@ use std::fmt::{self, Formatter, Write as _};
 use crate::filter::{Filter, Node};
 use crate::lexer::is_name_letter;
 use crate::term::{ID_LETTERS, Order, Term, Test, TextField, TextTest};
-use crate::time;
 
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -59,7 +58,7 @@ fn term(shown: &Term, f: &mut Formatter<'_>) -> fmt::Result {
     match &shown.test {
         Test::State(name) => write!(f, " {} {}", sign(Order::Equal), name.name()),
         Test::Number(_, order, value) => write!(f, " {} {value}", sign(*order)),
-        Test::Time(_, order, value) => write!(f, " {} {}", sign(*order), time::format(*value)),
+        Test::Time(_, order, value) => write!(f, " {} {}", sign(*order), value.rfc3339()),
         Test::Id(order, value) => write!(f, " {} {value}", sign(*order)),
         Test::IdStart { low, letters } => {
             let text = low.to_string();

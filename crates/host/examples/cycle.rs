@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use z4_host::{Config, Deliver, Delivery, Error, Host};
 use z4_multiraft::LogMode;
-use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
+use z4_tasks::command::{NewTask, Settlement, Verdict};
 use z4_types::{Duration, QueueName};
 
 struct Sink(UnboundedSender<Vec<Delivery>>);
@@ -37,17 +37,7 @@ fn main() {
         .expect("a runtime");
     let handle = host.handle().clone();
     let queue = QueueName::new("bench").expect("valid");
-    let task = NewTask {
-        payload: vec![7; 200].into(),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
-        group: None,
-    };
+    let task = NewTask { payload: vec![7; 200].into(), ..NewTask::default() };
     let started = Instant::now();
     runtime.block_on(async {
         let mut producers = Vec::new();

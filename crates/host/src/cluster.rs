@@ -3,6 +3,7 @@
 //! ```text
 //! every 100 ms:  driver ── Controller::pass ──> errands: seats on disk, replicas to live or go, registry commands
 //!                registry ──────────────────> peers of the transport
+//!                registry ──policies.rs─────> task shards led here
 //! a question ──> answers.rs      no cluster yet ──> joining.rs      a change ──> changes.rs      whose clock ──> clocks.rs
 //! ```
 //! # Invariants
@@ -17,6 +18,7 @@ mod answers;
 mod changes;
 mod clocks;
 mod joining;
+pub(crate) mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -106,6 +108,8 @@ pub(crate) struct Cluster {
     settling: tokio::sync::Mutex<()>,
     /// Others say that this host was removed.
     removed: AtomicBool,
+    /// Newest version of the policies that was found unreadable.
+    policies_unread: Mutex<u64>,
 }
 
 impl Cluster {
@@ -140,6 +144,7 @@ impl Cluster {
             commanding: AtomicBool::new(false),
             settling: tokio::sync::Mutex::new(()),
             removed: AtomicBool::new(false),
+            policies_unread: Mutex::new(0),
         }
     }
 
@@ -228,9 +233,12 @@ impl Cluster {
             let (registry, seats) = (this.registry(), this.seats());
             let mut controller = this.controller.lock().unwrap_or_else(PoisonError::into_inner);
             controller.set_astray(this.clocks_astray());
-            drop(reply.send(controller.pass(driver, &registry, &seats)));
+            let errands = controller.pass(driver, &registry, &seats);
+            let outdated = policies::outdated(driver, registry.policies.version);
+            drop(reply.send((errands, registry, outdated)));
         });
-        let Ok(errands) = answer.await else { return };
+        let Ok((errands, registry, outdated)) = answer.await else { return };
+        self.tell_policies(&registry, outdated);
         let mut create = Vec::new();
         for errand in errands {
             match errand {

@@ -50,9 +50,26 @@ pub enum Error {
     /// No such task.
     #[error("task {0} does not exist: it was never created, or it was acked, cancelled or has expired")]
     TaskNotFound(TaskId),
+    /// No task of the queue has the key.
+    #[error("queue {queue} has no task with the key {key}: there never was one, or it has ended")]
+    KeyNotFound {
+        /// The queue.
+        queue: QueueName,
+        /// The key.
+        key: String,
+    },
     /// No such queue.
     #[error("queue {0} does not exist: no task was ever created in it, or it was deleted")]
     QueueNotFound(QueueName),
+    /// No such schedule.
+    #[error("queue {0} has no schedule {1:?}; list the queue's schedules, or create this one first")]
+    ScheduleNotFound(QueueName, String),
+    /// An expression or a time zone that is none.
+    #[error(transparent)]
+    Cron(#[from] z4_cron::Error),
+    /// A limit that is known only where slots are worked out.
+    #[error(transparent)]
+    Invalid(#[from] z4_tasks::Invalid),
     /// The cluster's registry refuses a change.
     #[error(transparent)]
     Registry(#[from] z4_registry::Refusal),
@@ -90,7 +107,13 @@ impl Error {
             | Self::Stopping
             | Self::NotJoined
             | Self::Removed => Kind::Unavailable,
-            Self::NoSuchShard(_) | Self::TaskNotFound(_) | Self::QueueNotFound(_) => Kind::NotFound,
+            Self::NoSuchShard(_)
+            | Self::TaskNotFound(_)
+            | Self::KeyNotFound { .. }
+            | Self::QueueNotFound(_)
+            | Self::ScheduleNotFound(..) => Kind::NotFound,
+            Self::Cron(error) => error.kind(),
+            Self::Invalid(_) => Kind::Invalid,
             Self::Overloaded(_) | Self::DiskFull => Kind::Overloaded,
             Self::Unknown => Kind::OutcomeUnknown,
             Self::Registry(refusal) => refusal.kind(),

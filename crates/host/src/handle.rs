@@ -3,14 +3,19 @@
 //! Futures here are plain oneshots: dropping one does not undo the call. Deadlines are the doors' business.
 //!
 //! # Not here
-//! - Reads: `handle/reads.rs` through a leader, `handle/stale.rs` without one. The cluster: `handle/cluster.rs`.
+//! - Reads: `handle/reads.rs` through a leader, `handle/stale.rs` without one. Changes of tasks that are there:
+//!   `handle/tasks.rs`; whole queues: `handle/queues.rs`. The cluster: `handle/cluster.rs`.
 //! # Caveats
 //! - Lists read a frozen view on a blocking thread: consistent within a shard, not across shards.
 
 mod cluster;
+mod events;
+mod keys;
 mod queues;
 mod reads;
+mod schedules;
 mod stale;
+mod tasks;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,7 +25,7 @@ use z4_env::Clock;
 use z4_multiraft::{GroupStatus, Input, Metrics, Runner};
 use z4_registry::Registry;
 use z4_tasks::command::{Due, NewTask, Settlement, Verdict};
-use z4_tasks::outcome::{Refusal, Settled};
+use z4_tasks::outcome::{Made, Refusal, Settled};
 use z4_tasks::{DueCounts, QueueStats, encode_create};
 use z4_types::limits::CONSUMERS_MAX;
 use z4_types::{Duration, Millis, QueueName, RequestId, ShardId, TaskId};
@@ -34,7 +39,9 @@ use crate::rows::RowsRef;
 use crate::shard::{ConsumerId, Deliver, Reply, TaskMetrics, Write, reply};
 
 pub use cluster::Route;
-pub use reads::ListRequest;
+pub use events::Watcher;
+pub use reads::{ListRequest, Test};
+pub use schedules::{ScheduleChange, SchedulePause, next_slots, preview_slots};
 pub use stale::Freshness;
 
 use reads::VIEWS_MAX;
@@ -49,6 +56,14 @@ const ITEM_OVERHEAD: usize = 96;
 const SNAPSHOT_QUEUES_MAX: usize = 1_000;
 /// Queues of which a snapshot says what is due when: each is a few hundred rows to read on the driver's thread.
 const SNAPSHOT_DUE_MAX: usize = 20;
+
+/// Where a task is.
+enum Place<'a> {
+    /// On the shard of its id.
+    Task(TaskId),
+    /// On that of its queue.
+    Queue(&'a QueueName),
+}
 
 /// Cheap to clone. See the module essay.
 #[derive(Clone)]
@@ -66,6 +81,9 @@ struct Shared {
     next_consumer: AtomicU64,
     /// Open ones.
     consumers: AtomicUsize,
+    next_watcher: AtomicU64,
+    /// Open ones.
+    watchers: AtomicUsize,
     views: Arc<Semaphore>,
     stopping: AtomicBool,
     /// None for a host without a peer port.
@@ -115,6 +133,8 @@ impl Handle {
             clock,
             next_consumer: AtomicU64::new(1),
             consumers: AtomicUsize::new(0),
+            next_watcher: AtomicU64::new(1),
+            watchers: AtomicUsize::new(0),
             views: Arc::new(Semaphore::new(VIEWS_MAX)),
             stopping: AtomicBool::new(false),
             cluster,
@@ -133,11 +153,11 @@ impl Handle {
         queue: QueueName,
         request: Option<RequestId>,
         tasks: &[NewTask],
-    ) -> impl Future<Output = Result<Vec<Result<TaskId, Refusal>>, Error>> + Send + use<> {
+    ) -> impl Future<Output = Result<Vec<Result<Made, Refusal>>, Error>> + Send + use<> {
         let bytes = tasks.iter().map(|task| task.weight() + ITEM_OVERHEAD).sum::<usize>();
         let prepared = self.permit(bytes).map(|permit| {
             let now = self.shared.clock.wall();
-            let due_now = tasks.iter().filter(|task| is_due(task.due, now)).count();
+            let due_now = tasks.iter().filter(|task| task.after.is_empty() && is_due(task.due, now)).count();
             (permit, u32::try_from(due_now).unwrap_or(u32::MAX), encode_create(&queue, request, tasks))
         });
         let handle = self.clone();
@@ -156,7 +176,7 @@ impl Handle {
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Result<Settled, Refusal>>, Error> {
         self.by_shard(
             settlements,
-            |settlement| settlement.id,
+            |settlement| Place::Task(settlement.id),
             |settlement| match &settlement.verdict {
                 Verdict::Nack { reason, .. } | Verdict::NackDead { reason } => reason.len(),
                 Verdict::AckWith { result } => result.len(),
@@ -173,7 +193,13 @@ impl Handle {
     /// # Errors
     /// As [`Handle::settle`].
     pub async fn cancel(&self, ids: Vec<TaskId>) -> Result<Vec<Result<(), Refusal>>, Error> {
-        self.by_shard(ids, |id| *id, |_| 0, |ids, reply, permit| Write::Cancel { ids, reply, permit }).await
+        self.by_shard(
+            ids,
+            |id| Place::Task(*id),
+            |_| 0,
+            |ids, reply, permit| Write::Cancel { ids, reply, permit },
+        )
+        .await
     }
 
     /// Opens a consumer without credit. `sink` takes its tasks on the driver's thread and must not block.
@@ -359,11 +385,20 @@ impl Handle {
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 
+    /// Returns the shard of a task; a refusal if it is of none.
+    fn find_shard(&self, registry: &Registry, place: Place<'_>) -> Result<ShardId, Refusal> {
+        match place {
+            Place::Task(id) if registry.has_task_shard(id.shard()) => Ok(id.shard()),
+            Place::Task(id) => Err(Refusal::NotFound(id)),
+            Place::Queue(queue) => Ok(self.shard_of(queue)),
+        }
+    }
+
     /// Splits items by the shard of their task, asks each shard, and puts the answers back in order.
     async fn by_shard<I, T>(
         &self,
         items: Vec<I>,
-        id_of: impl Fn(&I) -> TaskId,
+        place_of: impl Fn(&I) -> Place<'_>,
         weight: impl Fn(&I) -> usize,
         write: impl Fn(Vec<I>, Reply<Vec<Result<T, Refusal>>>, Permit) -> Write,
     ) -> Result<Vec<Result<T, Refusal>>, Error>
@@ -376,12 +411,13 @@ impl Handle {
         let mut shards: Vec<(ShardId, Vec<usize>, Vec<I>)> = Vec::new();
         let mut answers: Vec<Option<Result<T, Refusal>>> = (0..count).map(|_| None).collect();
         for (at, item) in items.into_iter().enumerate() {
-            let id = id_of(&item);
-            let shard = id.shard();
-            if !registry.has_task_shard(shard) {
-                answers[at] = Some(Err(Refusal::NotFound(id)));
-                continue;
-            }
+            let shard = match self.find_shard(&registry, place_of(&item)) {
+                Ok(shard) => shard,
+                Err(refusal) => {
+                    answers[at] = Some(Err(refusal));
+                    continue;
+                }
+            };
             match shards.iter_mut().find(|(known, ..)| *known == shard) {
                 Some((_, positions, items)) => {
                     positions.push(at);

@@ -24,6 +24,7 @@ mod rows;
 mod running;
 mod seats;
 mod shard;
+mod times;
 
 pub use boot::{Boot, boot};
 pub use budget::{Budget, Permit};
@@ -31,7 +32,10 @@ pub use clocks::PeerClock;
 pub use config::{Config, Sizes};
 pub use controller::{Announcement, Controller, Errand, Groups};
 pub use error::{BootError, Error};
-pub use handle::{Consumer, Freshness, Handle, ListRequest, Route, Snapshot};
+pub use handle::{
+    Consumer, Freshness, Handle, ListRequest, Route, ScheduleChange, SchedulePause, Snapshot, Test, Watcher,
+    next_slots, preview_slots,
+};
 pub use identity::Identity;
 pub use machine::{HostMachine, HostRead, HostWrite};
 pub use open::Opener;
@@ -39,8 +43,9 @@ pub use registry_shard::{Published, RegistryChange, RegistryShard};
 pub use rows::{Rows, RowsRef, ViewRows};
 pub use running::{Host, Network};
 pub use seats::{Origin, Seat, Seats};
-pub use z4_tasks::DueCounts;
+pub use z4_tasks::{DueCounts, QueueStats};
 
 pub use shard::{
-    ConsumerId, Deliver, Delivery, QueueCounts, QueueSetup, Rates, Read, Reply, TaskMetrics, TaskShard, Write,
+    Bell, ConsumerId, Deliver, Delivery, EventsRequest, Explained, Held, QueueCounts, QueueSetup, Rates,
+    Read, Reply, TaskMetrics, TaskShard, Waiters, WatcherId, Write,
 };

@@ -8,9 +8,10 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::time::{sleep, timeout};
-use z4_host::{Config, Error, Handle, Host, Network, Route};
+use z4_host::{Config, Error, Handle, Host, ListRequest, Network, Route, ScheduleChange, SchedulePause};
 use z4_registry::Registry;
-use z4_tasks::command::{Due, NewTask};
+use z4_tasks::command::{NewTask, SetMode};
+use z4_tasks::{ListFilter, Overlap, ScheduleInfo, SchedulePatch, Settings, SlotFate};
 use z4_types::{HostId, Kind, QueueName, ShardId};
 
 /// Elections and snapshots on a busy machine take their time; a promise that is kept at all is kept by then.
@@ -131,6 +132,27 @@ impl Machines {
         .await
     }
 
+    /// Waits until the leaders of all `queues` allow so many attempts.
+    async fn follow(&self, queues: &[QueueName], attempts: u32) {
+        until("the policy holds for every queue", || async {
+            for queue in queues {
+                let mut allowed = None;
+                for handle in self.running() {
+                    if handle.route(handle.shard_of(queue)) == Route::Here
+                        && let Ok((_, setup)) = handle.queue_setup(queue.clone()).await
+                    {
+                        allowed = Some(setup.config.effective.max_attempts);
+                    }
+                }
+                if allowed != Some(attempts) {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
     /// Waits until `queue` has so many tasks, by its leader.
     async fn count(&self, queue: &QueueName, waiting: u64) {
         until("the tasks are there", || async {
@@ -161,17 +183,7 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut holds: impl FnM
 }
 
 fn task() -> NewTask {
-    NewTask {
-        payload: vec![7; 10].into(),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
-        group: None,
-    }
+    NewTask { payload: vec![7; 10].into(), ..NewTask::default() }
 }
 
 fn queue(name: &str) -> QueueName {
@@ -316,4 +328,119 @@ async fn a_host_that_lost_its_disk_comes_back_as_another_replica() {
     machines.all[0].stop();
     machines.push(&mail).await;
     machines.count(&mail, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_shard_follows_the_policies_of_the_registry_under_a_new_leader_too() {
+    let mut machines = formed().await;
+    // More queues than shards: some are on each.
+    let queues: Vec<QueueName> = (0..4).map(|number| queue(&format!("mail/{number}"))).collect();
+    for queue in &queues {
+        machines.push(queue).await;
+    }
+    let set = |attempts| Settings { max_attempts: Some(attempts), ..Settings::default() };
+    let last = machines.all.len() - 1;
+    machines.all[last].handle().set_policy("mail/*".into(), &set(3)).await.expect("from any host");
+    assert_eq!(
+        machines.all[last].handle().policies().1,
+        [("mail/*".to_owned(), set(3))],
+        "seen where it was set"
+    );
+    machines.follow(&queues, 3).await;
+
+    let shard = machines.all[0].handle().shard_of(&queues[0]);
+    let leader = machines.all.iter().position(|machine| machine.handle().route(shard) == Route::Here);
+    machines.all[leader.expect("it is led")].stop();
+    let left = machines.running().remove(0);
+    until("it is changed without the host that led", || async {
+        left.set_policy("mail/*".into(), &set(7)).await.ok()
+    })
+    .await;
+    machines.follow(&queues, 7).await;
+    left.delete_policy("mail/*".into()).await.expect("is forgotten");
+    machines.follow(&queues, 20).await;
+}
+
+impl Machines {
+    /// Returns the handle of the host that leads the shard of `queue`.
+    fn leader(&self, queue: &QueueName) -> Option<Handle> {
+        self.running().into_iter().find(|handle| handle.route(handle.shard_of(queue)) == Route::Here)
+    }
+
+    /// Waits until a schedule has made so many tasks, at least; returns it.
+    async fn fired(&self, queue: &QueueName, name: &str, count: u64) -> ScheduleInfo {
+        until("slots fire", || async {
+            let (_, info) = self.leader(queue)?.schedule(queue.clone(), name.to_owned()).await.ok()?;
+            (info.counts.fired >= count).then_some(info)
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_fires_each_slot_once_over_changes_of_leader() {
+    let mut machines = formed().await;
+    let (ticks, name) = (queue("ticks"), "tick");
+    until("the schedule is set", || async {
+        let patch = SchedulePatch {
+            cron: Some("@every 1s".into()),
+            overlap: Some(Overlap::Allow),
+            ..SchedulePatch::default()
+        };
+        let (queue, name) = (ticks.clone(), name.to_owned());
+        let change = ScheduleChange { queue, name, mode: SetMode::Upsert, etag: None, patch };
+        machines.leader(&ticks)?.set_schedule(change).await.ok()?.ok()
+    })
+    .await;
+    let mut fired = 0;
+    for _ in 0..3 {
+        fired = machines.fired(&ticks, name, fired + 2).await.counts.fired;
+        let leader = machines.leader(&ticks).map(|handle| handle.identity().host.clone());
+        let Some(at) = machines.all.iter().position(|machine| Some(machine.id()) == leader) else { continue };
+        machines.all[at].stop();
+        fired = machines.fired(&ticks, name, fired + 2).await.counts.fired;
+        machines.all[at].start_again().await;
+    }
+    // Stopped, so that what is read is all there is.
+    let info = until("the schedule is paused", || async {
+        let leader = machines.leader(&ticks)?;
+        let pause = SchedulePause {
+            queue: ticks.clone(),
+            name: name.to_owned(),
+            etag: None,
+            paused: true,
+            note: String::new(),
+            author: String::new(),
+        };
+        leader.pause_schedule(pause).await.ok()?.ok()?;
+        leader.schedule(ticks.clone(), name.to_owned()).await.ok().map(|(_, info)| info)
+    })
+    .await;
+    assert_eq!((info.counts.late, info.counts.overlapped, info.counts.refused), (0, 0, 0));
+    let (rows, tasks) = until("they are read", || async {
+        let leader = machines.leader(&ticks)?;
+        let rows = leader.schedule_history(ticks.clone(), name.to_owned(), None, 100).await.ok()?;
+        let all = ListRequest {
+            queue: ticks.clone(),
+            filter: ListFilter::default(),
+            test: None,
+            after: None,
+            limit: 1_000,
+        };
+        let (_, page) = leader.list(all).await.ok()?;
+        Some((rows, page.tasks))
+    })
+    .await;
+    let slots: Vec<u64> = rows.iter().rev().map(|row| row.slot.0).collect();
+    assert!(slots.len() >= 12, "{slots:?}");
+    assert!(
+        slots.windows(2).all(|pair| pair[1] == pair[0] + 1_000),
+        "each slot once, none missing: {slots:?}"
+    );
+    assert!(rows.iter().all(|row| matches!(row.fate, SlotFate::Fired { .. })), "{rows:?}");
+    // And each made one task, which says its slot.
+    let mut said: Vec<&String> = tasks.iter().map(|task| &task.metadata[1].1).collect();
+    said.sort();
+    said.dedup();
+    assert_eq!((tasks.len() as u64, said.len() as u64), (info.counts.fired, info.counts.fired));
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use z4_consensus::Message;
 use z4_env::Clock;
 use z4_store::Store;
-use z4_types::{Index, Millis, ShardId};
+use z4_types::{Entry, Millis, ShardId};
 use z4_wal::Batch;
 
 use crate::clock::ShardClock;
@@ -75,8 +75,8 @@ pub enum Input<M: StateMachine> {
     Read(ShardId, M::Read),
 }
 
-/// Told of every entry applied: the group, its index, and the digest of the group's state after it.
-pub type DigestWatch = Box<dyn FnMut(ShardId, Index, u64) + Send>;
+/// Told of every entry applied: the group, the entry, and the digest of the group's state after it.
+pub type DigestWatch = Box<dyn FnMut(ShardId, &Entry, u64) + Send>;
 
 impl<M: StateMachine> Input<M> {
     /// Answers the call without having done it.

@@ -355,7 +355,7 @@ impl<M: StateMachine> Replica<M> {
                 return Err(self.diverged(entry.index, theirs));
             }
             if let Some(watch) = watch {
-                watch(self.shard, entry.index, self.store.digest());
+                watch(self.shard, &entry, self.store.digest());
             }
         }
         self.ahead.at_least(self.machine.now(), host, mono_ns);

@@ -8,18 +8,30 @@
 //!
 //! Sources: google.protobuf.Timestamp and Duration for the ranges.
 
+mod events;
+mod groups;
 mod queues;
+mod schedules;
+mod updates;
 
+pub use events::{event_filter, event_type, events_start, pb_event, resume_token};
+pub use groups::{group_name, pb_group, set_group};
 pub use queues::{
-    etag, etag_text, field_path, patch, pb_effective, pb_settings, purge_states, set_queue, settings,
+    etag, etag_text, field_path, patch, pb_effective, pb_policy, pb_settings, policy, purge_states,
+    set_queue, settings,
+};
+pub use updates::{Change, change, targets};
+
+pub use schedules::{
+    pb_schedule_status, pb_slot_record, schedule_name, schedule_out_of_limits, schedule_patch,
 };
 
 use prost_types::{Duration as PbDuration, Timestamp};
 use z4_tasks::Invalid;
-use z4_tasks::command::{Due, NewTask, Retry, Settlement, Verdict};
+use z4_tasks::command::{Due, Key, NewTask, OnConflict, OnFailure, Retry, Settlement, Verdict};
 use z4_types::limits::{
-    BATCH_BYTES_MAX, BATCH_TASKS_MAX, CONSUMER_NAME_BYTES_MAX, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN,
-    PROGRESS_BYTES_MAX, REASON_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    AFTER_TASKS_MAX, BATCH_BYTES_MAX, BATCH_TASKS_MAX, CONSUMER_NAME_BYTES_MAX, LEASE_MS_DEFAULT,
+    LEASE_MS_MAX, LEASE_MS_MIN, PROGRESS_BYTES_MAX, REASON_BYTES_MAX, REQUEST_ID_BYTES_MAX,
 };
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
 
@@ -93,7 +105,7 @@ pub fn pb_duration(span: Duration) -> PbDuration {
     }
 }
 
-/// Returns how long a lease holds; unset means the default of 30 s.
+/// Returns how long a lease holds; unset means z4's default of 30 s.
 ///
 /// # Errors
 /// `Invalid` if it is not a valid span or outside 100 ms to 12 h.
@@ -110,7 +122,7 @@ pub fn lease_duration(span: Option<PbDuration>, field: &str) -> Result<Duration,
     Ok(span)
 }
 
-/// Returns how long a lease holds that a consumer asks for; unset is zero, which means as long as the queue says.
+/// Returns how long a lease holds that a consumer asks for, or from when on it extends one; unset is zero, which means as long as the queue says.
 ///
 /// # Errors
 /// As [`lease_duration`].
@@ -248,11 +260,11 @@ pub fn create_batch(queue: QueueName, tasks: Vec<v1::NewTask>, request: &str) ->
     Ok(Create { queue, request, tasks })
 }
 
-/// Returns what a task counts against `BATCH_BYTES_MAX`: payload, metadata, and a fixed part for its row.
+/// Returns what a task counts against `BATCH_BYTES_MAX`: payload, metadata, group, and a fixed part for its row.
 #[must_use]
 pub fn task_bytes(task: &v1::NewTask) -> usize {
     let metadata: usize = task.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    TASK_OVERHEAD_BYTES + task.payload.len() + metadata
+    TASK_OVERHEAD_BYTES + task.payload.len() + metadata + task.group.len()
 }
 
 /// Field names are made per item only when one fails: the good path formats nothing.
@@ -297,10 +309,71 @@ fn convert_new_task(task: v1::NewTask, queue: &QueueName) -> Result<NewTask, Fai
         retry: task.retry.map(retry).transpose()?,
         ttl: task.ttl.map(|span| duration(span, "ttl")).transpose()?,
         request: request_id(&task.request_id, queue, "request_id")?,
-        group: None,
+        key: key(task.key, task.key_policy, task.key_window)?,
+        on_failure: on_failure(task.on_failure, task.after.is_empty())?,
+        after: after(&task.after)?,
+        group: Some(task.group).filter(|group| !group.is_empty()),
     };
     task.check().map_err(out_of_limits)?;
     Ok(task)
+}
+
+/// Returns the tasks that another one comes after.
+fn after(ids: &[String]) -> Result<Vec<TaskId>, Failure> {
+    if ids.len() > AFTER_TASKS_MAX {
+        // Before each is looked at: the rest of the message is not worth it.
+        let what = format_args!("names {} tasks, the limit is {AFTER_TASKS_MAX}", ids.len());
+        return Err(Failure::invalid("after", reason::FIELD_INVALID, what));
+    }
+    ids.iter().map(|id| task_id(id, "after")).collect()
+}
+
+/// Returns what becomes of a task if one that it comes after fails. `alone`: it comes after none.
+fn on_failure(policy: i32, alone: bool) -> Result<OnFailure, Failure> {
+    let what = match v1::OnFailure::try_from(policy) {
+        Ok(v1::OnFailure::Unspecified) => return Ok(OnFailure::Cancel),
+        _ if alone => {
+            "is of a task that comes after others; name them in after, or leave this out".to_owned()
+        }
+        Ok(v1::OnFailure::Cancel) => return Ok(OnFailure::Cancel),
+        Ok(v1::OnFailure::Run) => return Ok(OnFailure::Run),
+        Err(_) => format!("{policy} is not known to this server; give one of OnFailure"),
+    };
+    Err(Failure::invalid("on_failure", reason::FIELD_INVALID, what))
+}
+
+/// Returns a task's key, and what becomes of the task if another has it.
+fn key(name: String, policy: i32, window: Option<PbDuration>) -> Result<Option<Box<Key>>, Failure> {
+    if name.is_empty() {
+        return match window {
+            _ if policy != 0 => Err(Failure::invalid(
+                "key_policy",
+                reason::FIELD_INVALID,
+                "is of a task with a key; give the task a key, or leave this out",
+            )),
+            Some(_) => Err(Failure::invalid(
+                "key_window",
+                reason::FIELD_INVALID,
+                "is of a task with a key; give the task a key, or leave this out",
+            )),
+            None => Ok(None),
+        };
+    }
+    let on_conflict = match v1::KeyPolicy::try_from(policy) {
+        Ok(v1::KeyPolicy::Unspecified | v1::KeyPolicy::Fail) => OnConflict::Fail,
+        Ok(v1::KeyPolicy::Keep) => OnConflict::Keep,
+        Ok(v1::KeyPolicy::Replace) => OnConflict::Replace,
+        Ok(v1::KeyPolicy::Debounce) => OnConflict::Debounce,
+        Err(_) => {
+            return Err(Failure::invalid(
+                "key_policy",
+                reason::FIELD_INVALID,
+                format_args!("{policy} is not known to this server; give one of KeyPolicy"),
+            ));
+        }
+    };
+    let window = window.map(|span| duration(span, "key_window")).transpose()?.unwrap_or_default();
+    Ok(Some(Box::new(Key { name, on_conflict, window })))
 }
 
 /// Returns what breaks a limit of the state machine as a failure: its field tells the reason.
@@ -309,7 +382,7 @@ fn out_of_limits(invalid: Invalid) -> Failure {
         "payload" => reason::PAYLOAD_TOO_LARGE,
         "metadata" => reason::METADATA_TOO_LARGE,
         "deliver_at" => reason::TIME_OUT_OF_RANGE,
-        "delay" | "ttl" => reason::DURATION_OUT_OF_RANGE,
+        "delay" | "ttl" | "key_window" => reason::DURATION_OUT_OF_RANGE,
         "ack.result" => reason::RESULT_TOO_LARGE,
         _ => reason::FIELD_INVALID,
     };
@@ -360,19 +433,23 @@ pub fn settlement(word: v1::Settlement) -> Result<Settlement, Failure> {
             let what = "a task that is dead is not delivered again; give one of delay and dead";
             return Err(Failure::invalid("nack.delay", reason::FIELD_INVALID, what));
         }
+        Some(Pb::Nack(v1::Nack { slow_group: Some(_), dead: true, .. })) => {
+            let what = "goes with a task that is tried again; give one of slow_group and dead";
+            return Err(Failure::invalid("nack.slow_group", reason::FIELD_INVALID, what));
+        }
         Some(Pb::Nack(v1::Nack { reason, dead: true, .. })) => {
             Verdict::NackDead { reason: cut(reason, REASON_BYTES_MAX) }
         }
         Some(Pb::Nack(nack)) => Verdict::Nack {
             delay: nack.delay.map(|span| duration(span, "nack.delay")).transpose()?,
-            slow_group: None,
+            slow_group: nack.slow_group.map(|span| duration(span, "nack.slow_group")).transpose()?,
             reason: cut(nack.reason, REASON_BYTES_MAX),
         },
         Some(Pb::Release(release)) => Verdict::Release {
             delay: release.delay.map_or(Ok(Duration(0)), |span| duration(span, "release.delay"))?,
         },
         Some(Pb::Extend(extend)) => {
-            let ttl = lease_duration(extend.lease_duration, "extend.lease_duration")?;
+            let ttl = lease_wish(extend.lease_duration, "extend.lease_duration")?;
             match extend.progress {
                 progress if progress.is_empty() => Verdict::Extend { ttl },
                 progress => Verdict::ExtendWith { ttl, progress: cut(progress, PROGRESS_BYTES_MAX) },
@@ -398,14 +475,20 @@ fn cut(mut text: String, limit: usize) -> String {
 pub fn pb_settlement(settlement: Settlement) -> v1::Settlement {
     use v1::settlement::Verdict as Pb;
 
-    let extend = |ttl, progress| Pb::Extend(v1::Extend { lease_duration: Some(pb_duration(ttl)), progress });
+    let extend = |ttl: Duration, progress| {
+        let lease_duration = (ttl.0 > 0).then(|| pb_duration(ttl));
+        Pb::Extend(v1::Extend { lease_duration, progress })
+    };
     let verdict = match settlement.verdict {
         Verdict::Ack => Pb::Ack(v1::Ack::default()),
         Verdict::AckWith { result } => Pb::Ack(v1::Ack { result }),
-        Verdict::Nack { delay, reason, .. } => {
-            Pb::Nack(v1::Nack { delay: delay.map(pb_duration), reason, dead: false })
-        }
-        Verdict::NackDead { reason } => Pb::Nack(v1::Nack { delay: None, reason, dead: true }),
+        Verdict::Nack { delay, slow_group, reason } => Pb::Nack(v1::Nack {
+            delay: delay.map(pb_duration),
+            slow_group: slow_group.map(pb_duration),
+            reason,
+            dead: false,
+        }),
+        Verdict::NackDead { reason } => Pb::Nack(v1::Nack { reason, dead: true, ..Default::default() }),
         Verdict::Release { delay } => Pb::Release(v1::Release { delay: Some(pb_duration(delay)) }),
         Verdict::Extend { ttl } => extend(ttl, String::new()),
         Verdict::ExtendWith { ttl, progress } => extend(ttl, progress),

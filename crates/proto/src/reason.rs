@@ -16,6 +16,8 @@ reasons! {
     FIELD_MISSING
     /// The queue name is empty, too long, or holds a control character.
     QUEUE_NAME_INVALID
+    /// The filter cannot be read; the message shows the place.
+    FILTER_INVALID
     /// The consumer name is too long or holds a control character.
     CONSUMER_NAME_INVALID
     /// The task id is not 26 characters of its alphabet.
@@ -40,6 +42,12 @@ reasons! {
     DURATION_OUT_OF_RANGE
     /// The lease duration is outside its bounds.
     LEASE_DURATION_OUT_OF_RANGE
+    /// The resume token is damaged, or of another queue.
+    RESUME_TOKEN_INVALID
+    /// Events behind the resume token are not kept any more.
+    EVENTS_COMPACTED
+    /// The queue keeps no events.
+    EVENTS_OFF
     /// The page token was not made by this server for this query.
     PAGE_TOKEN_INVALID
     /// The stream was used against its protocol, such as credit before `open`.
@@ -52,6 +60,14 @@ reasons! {
     QUEUE_NOT_FOUND
     /// A queue of this name exists already.
     QUEUE_EXISTS
+    /// A task of the queue has the key, or had it and keeps it for a while.
+    KEY_TAKEN
+    /// A task was to come after one that is not there: it was never created, or has ended and is not kept.
+    AFTER_UNKNOWN
+    /// A task was to come after one that has failed, and to be cancelled in that case.
+    AFTER_FAILED
+    /// The task waits for others to end.
+    TASK_BLOCKED
     /// It was changed since the caller read it: read it again and redo the change.
     ETAG_MISMATCH
     /// The etag was not made by this server.
@@ -60,6 +76,28 @@ reasons! {
     QUEUE_NOT_EMPTY
     /// The queue has as many tasks to do as its settings allow.
     QUEUE_FULL
+    /// Nothing is set for this pattern of queue names.
+    POLICY_NOT_FOUND
+    /// There are as many policies as there may be, in number or in bytes.
+    TOO_MANY_POLICIES
+    /// The queue has no schedule of this name.
+    SCHEDULE_NOT_FOUND
+    /// The queue has a schedule of this name already.
+    SCHEDULE_EXISTS
+    /// The schedule's name is empty, too long, or holds a control character.
+    SCHEDULE_NAME_INVALID
+    /// The schedule fired while it was being changed: try again.
+    SCHEDULE_MOVED
+    /// The schedule's last task is still open, and its policy is to skip then.
+    SCHEDULE_OVERLAPS
+    /// The shard has as many schedules as it may have.
+    TOO_MANY_SCHEDULES
+    /// The queue still has schedules.
+    QUEUE_HAS_SCHEDULES
+    /// The cron expression cannot be read, or never fires; the message names the column.
+    CRON_INVALID
+    /// No time zone has this name; the message names the nearest.
+    ZONE_UNKNOWN
     /// The task was changed since the caller read it.
     TASK_CHANGED
     /// A consumer holds the task.

@@ -26,8 +26,8 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
-use z4_types::Kind;
+use tonic_types::{ErrorDetails, ErrorInfo, StatusExt as _};
+use z4_types::{Kind, TaskId};
 
 use crate::{reason, v1};
 
@@ -35,6 +35,8 @@ use crate::{reason, v1};
 const LEADER_HOST: &str = "leaderHost";
 /// And its service address.
 const LEADER_ADDRESS: &str = "leaderAddress";
+/// The task that is in the way.
+const TASK_ID: &str = "taskId";
 
 /// Who leads the shard that a call is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Failure {
     pub field: Option<String>,
     /// Who should have been asked. Boxed: it is seldom there.
     pub leader: Option<Box<Leader>>,
+    /// The task that is in the way, such as the one that has a key.
+    pub task: Option<Box<TaskId>>,
 }
 
 /// Returns the gRPC code of a kind. Exhaustive: a new kind does not compile until it has one.
@@ -97,12 +101,27 @@ fn kind_of(code: Code) -> Kind {
     }
 }
 
+/// Returns the kind of one of our own failures: [`kind_of`] its code, but for those whose code says more than their kind.
+fn own_kind(code: Code, reason: &str) -> Kind {
+    if reason == reason::EVENTS_COMPACTED { Kind::Conflict } else { kind_of(code) }
+}
+
 impl Failure {
+    /// Returns its gRPC code: [`code_of`] its kind, but for reasons that gRPC has a closer word for.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match &*self.reason {
+            reason::EVENTS_COMPACTED => Code::OutOfRange,
+            reason::EVENTS_OFF => Code::FailedPrecondition,
+            _ => code_of(self.kind),
+        }
+    }
+
     /// Returns a failure without delay and field.
     #[must_use]
     pub fn new(kind: Kind, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         let (reason, message) = (reason.into(), message.into());
-        Self { kind, reason, message, retry_after: None, field: None, leader: None }
+        Self { kind, reason, message, retry_after: None, field: None, leader: None, task: None }
     }
 
     /// Returns an `Invalid` failure about `field`, whose name opens the message.
@@ -132,28 +151,42 @@ impl Failure {
         self
     }
 
+    /// Adds the task that is in the way.
+    #[must_use]
+    pub fn with_task(mut self, id: TaskId) -> Self {
+        self.task = Some(Box::new(id));
+        self
+    }
+
     /// Returns what ErrorInfo says besides the reason.
-    fn metadata(&self) -> Option<[(String, String); 2]> {
-        let Leader { host, address } = &**self.leader.as_ref()?;
-        Some([(LEADER_HOST.to_owned(), host.clone()), (LEADER_ADDRESS.to_owned(), address.clone())])
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let mut metadata = BTreeMap::new();
+        if let Some(leader) = &self.leader {
+            metadata.insert(LEADER_HOST.to_owned(), leader.host.clone());
+            metadata.insert(LEADER_ADDRESS.to_owned(), leader.address.clone());
+        }
+        if let Some(id) = &self.task {
+            metadata.insert(TASK_ID.to_owned(), id.to_string());
+        }
+        metadata
     }
 
     /// Returns the failure as the answer of a whole call.
     #[must_use]
     pub fn to_status(&self) -> Status {
-        let (reason, domain) = (self.reason.clone(), reason::DOMAIN);
-        let no_metadata: [(String, String); 0] = [];
-        let mut details = match self.metadata() {
-            Some(metadata) => ErrorDetails::with_error_info(reason, domain, metadata),
-            None => ErrorDetails::with_error_info(reason, domain, no_metadata),
+        let info = ErrorInfo {
+            reason: self.reason.clone().into_owned(),
+            domain: reason::DOMAIN.to_owned(),
+            metadata: self.metadata().into_iter().collect(),
         };
+        let mut details = ErrorDetails::with_error_info(info.reason, info.domain, info.metadata);
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));
         }
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field.clone(), self.message.clone());
         }
-        Status::with_error_details(code_of(self.kind), self.message.clone(), details)
+        Status::with_error_details(self.code(), self.message.clone(), details)
     }
 
     /// Returns what a status says. See the essay's caveat for those that z4 did not make.
@@ -164,7 +197,7 @@ impl Failure {
             return Self::from_foreign(status);
         };
         Self {
-            kind: kind_of(status.code()),
+            kind: own_kind(status.code(), &info.reason),
             reason: Cow::Owned(info.reason.clone()),
             message: status.message().to_owned(),
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
@@ -173,6 +206,7 @@ impl Failure {
                 .and_then(|bad| bad.field_violations.first())
                 .map(|violation| violation.field.clone()),
             leader: leader_of(|key| info.metadata.get(key)),
+            task: task_of(|key| info.metadata.get(key)),
         }
     }
 
@@ -204,12 +238,12 @@ impl Failure {
     #[must_use]
     pub fn to_pb(&self) -> v1::Failure {
         v1::Failure {
-            code: code_of(self.kind) as i32,
+            code: self.code() as i32,
             reason: self.reason.clone().into_owned(),
             message: self.message.clone(),
             retry_delay: self.retry_after.and_then(|delay| delay.try_into().ok()),
             field: self.field.clone().unwrap_or_default(),
-            metadata: self.metadata().map(BTreeMap::from).unwrap_or_default(),
+            metadata: self.metadata(),
         }
     }
 
@@ -217,12 +251,13 @@ impl Failure {
     #[must_use]
     pub fn from_pb(failure: v1::Failure) -> Self {
         Self {
-            kind: kind_of(Code::from(failure.code)),
+            kind: own_kind(Code::from(failure.code), &failure.reason),
             reason: Cow::Owned(failure.reason),
             message: failure.message,
             retry_after: failure.retry_delay.and_then(|delay| delay.try_into().ok()),
             field: Some(failure.field).filter(|field| !field.is_empty()),
             leader: leader_of(|key| failure.metadata.get(key)),
+            task: task_of(|key| failure.metadata.get(key)),
         }
     }
 
@@ -252,6 +287,11 @@ fn leader_of<'a>(value: impl Fn(&str) -> Option<&'a String>) -> Option<Box<Leade
     let address = value(LEADER_ADDRESS).filter(|address| !address.is_empty())?.clone();
     let host = value(LEADER_HOST).cloned().unwrap_or_default();
     Some(Box::new(Leader { host, address }))
+}
+
+/// Reads which task is in the way from metadata.
+fn task_of<'a>(value: impl Fn(&str) -> Option<&'a String>) -> Option<Box<TaskId>> {
+    value(TASK_ID).and_then(|id| id.parse().ok()).map(Box::new)
 }
 
 fn caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
@@ -306,7 +346,8 @@ mod tests {
             let full =
                 plain.clone().with_retry_after(Duration::from_millis(1_250)).with_field("tasks[3].ttl");
             let led = plain.clone().with_leader("peer2", "peer2:6355");
-            for failure in [plain, full, led] {
+            let taken = plain.clone().with_task(TaskId(7));
+            for failure in [plain, full, led, taken] {
                 assert_eq!(Failure::from_status(&failure.to_status()), failure);
                 assert_eq!(Failure::from_pb(failure.to_pb()), failure);
             }

@@ -2,7 +2,7 @@
 //!
 //! Ids are those of the promises: P1 durable before visible · P2 never early · P3 one lease · P4 delivered until ended ·
 //! P5 never after its ack · P6 one request, one task · P8 nothing lost, or a refusal that names the damage ·
-//! P11 equal digests · C5 term, commit and applied never regress · D2 what failed never appears · T1 no phantom, and
+//! P11 equal digests, equal rows · C5 term, commit and applied never regress · D2 what failed never appears · T1 no phantom, and
 //! each task as pushed · T10 delivered in order · LIVE it goes on · STATE the rows contradict each other · FAULT the host ended
 //! or refused without a reason · PANIC.
 
@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use z4_host::{HostMachine, RowsRef};
 use z4_multiraft::{DigestWatch, Driver, GroupStatus};
 use z4_types::{Index, ShardId, Term};
+
+use crate::lively::Tap;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,11 @@ pub(crate) use ensure;
 
 /// The digest after every entry ever applied, of all groups (P11). Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Digests(Arc<Mutex<Seen>>);
+pub struct Digests {
+    seen: Arc<Mutex<Seen>>,
+    /// Hears of every entry that is learnt.
+    pub tap: Tap,
+}
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -62,14 +68,18 @@ struct Seen {
 
 impl Digests {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a watch that compares what it is told with all that was seen, and adds to it if `learn`.
     #[must_use]
     pub fn watch(&self, learn: bool) -> DigestWatch {
         let shared = self.clone();
-        Box::new(move |shard, index, digest| {
+        Box::new(move |shard, entry, digest| {
+            let index = entry.index;
+            if learn {
+                shared.tap.see(shard, entry);
+            }
             let seen = &mut *shared.seen();
             match seen.by_index.get(&(shard, index)) {
                 Some(first) if *first == digest => seen.repeated += 1,

@@ -13,7 +13,7 @@ use z4_env::{Clock, Rng, SeededRng};
 use z4_host::{ConsumerId, Deliver, Delivery, Error, Read, Reply, Write};
 use z4_store::View;
 use z4_tasks::command::{Due, NewTask, Retry, Settlement, Verdict};
-use z4_tasks::outcome::{Refusal, Settled};
+use z4_tasks::outcome::{Made, Refusal, Settled};
 use z4_tasks::{QueueStats, TaskInfo, encode_create};
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
 
@@ -36,6 +36,11 @@ const OLD_LEASES_MAX: usize = 64;
 pub type Call = u64;
 
 type All<T> = Result<Vec<Result<T, Refusal>>, Error>;
+
+/// Returns the tasks a create was answered with.
+pub(crate) fn ids(answer: All<Made>) -> All<TaskId> {
+    answer.map(|made| made.into_iter().map(|made| made.map(|made| made.id)).collect())
+}
 
 /// An answer or a delivery, in the order the host gave them.
 pub enum Letter {
@@ -263,7 +268,7 @@ impl Clients {
         let encoded = encode_create(&queue, create.request, &create.tasks);
         let shard = shell.registry.shard_of(&queue);
         let call = self.call(Waiting::Create(create));
-        let reply = self.letters.reply(move |answer| Letter::Created(call, answer));
+        let reply = self.letters.reply(move |answer| Letter::Created(call, ids(answer)));
         shell.write(shard, Write::Create { queue, encoded, due_now, reply, permit });
     }
 
@@ -461,7 +466,7 @@ pub(crate) fn draw_task(rng: &mut SeededRng, work: &Work, now: Millis, tag: Tag,
         retry: rng.chance(1, 4).then(|| Retry { initial: Duration(1 + delay % 5_000), ..Retry::default() }),
         ttl: percent(rng, work.ttls).then(|| Duration(1 + rng.below(600_000))),
         request: named.then(|| RequestId(tag.into())),
-        group: None,
+        ..NewTask::default()
     }
 }
 

@@ -38,6 +38,7 @@ use crate::checks::{Checked, Digests, Violation, check_machines, ensure};
 use crate::clock::SimClock;
 use crate::disk::Faults as DiskFaults;
 use crate::faults as disk_faults;
+use crate::lively::Lively;
 use crate::net::SimNet;
 use crate::report::Reached;
 
@@ -49,6 +50,7 @@ pub mod history;
 mod hosts;
 mod joining;
 pub mod letters;
+mod lively;
 mod losses;
 mod mail;
 pub mod node;
@@ -84,6 +86,7 @@ pub struct World {
     nodes: Vec<Node>,
     clients: Clients,
     history: History,
+    lively: Lively,
     consensus: Consensus,
     digests: Digests,
     reached: Reached,
@@ -135,6 +138,9 @@ impl World {
         net.set_links(swarm.links.clone());
         let founding: Registry = swarm.config(0).founding().expect("the drawn peers can form a cluster");
         let clients = Clients::new(&swarm, rng.fork(13), |queue| founding.shard_of(queue));
+        let digests = Digests::default();
+        let mut lively = Lively::new(swarm.seed, &swarm.work, &digests.tap);
+        lively.place(|queue| founding.shard_of(queue));
         let hosts = swarm.hosts + swarm.turns.more;
         let nodes: Vec<Node> = (0..hosts).map(|at| Node::new(&swarm, at, &rng)).collect();
         for node in &nodes {
@@ -152,8 +158,9 @@ impl World {
             nodes,
             clients,
             history: History::default(),
+            lively,
             consensus: Consensus::default(),
-            digests: Digests::default(),
+            digests,
             reached: Reached::default(),
             hash: Xxh3::new(),
             trace,
@@ -189,9 +196,9 @@ impl World {
             net: self.net.counters(),
             simulated_ms,
             hosts: self.nodes.iter().filter(|node| node.lives > 0).count() as u64,
-            calls: self.clients.calls,
-            facts: self.history.facts_told,
-            tasks: self.tasks,
+            calls: self.clients.calls + self.lively.counts().0,
+            facts: self.history.facts_told + self.lively.counts().1,
+            tasks: self.tasks + self.lively.counts().2,
             entries: (self.digests.entries(), self.digests.repeated()),
             boots: self.nodes.iter().map(|node| node.lives).sum(),
             converged_ms: self.converged_ms,
@@ -221,6 +228,7 @@ impl World {
             for _ in 0..rng.below(swarm.calls_max + 1) {
                 clients.act(&mut scene);
             }
+            self.act_lively();
             if self.rng.chance(1, self.swarm.fault_every) {
                 let fault = swarm::choose(&mut self.rng, &self.swarm.faults.clone());
                 self.strike(fault)?;
@@ -328,6 +336,7 @@ impl World {
         let seats = &self.nodes[at].shell.as_ref().expect("it is up").seats;
         self.consensus.synced(&records, |shard| seats.get(&shard).map(|seat| seat.replica));
         self.read_letters(at)?;
+        self.follow_lively()?;
         self.digests.check()?;
         match result {
             Ok(()) if self.nodes[at].disk.is_up() => return self.look(at),
@@ -388,9 +397,10 @@ impl World {
     fn check_rows(&mut self, at: usize) -> Checked {
         let Some(shell) = self.nodes[at].shell.as_mut() else { return Ok(()) };
         match check_machines(&mut shell.driver) {
-            Err(_) if !self.nodes[at].disk.is_up() || self.nodes[at].has_eio() => Ok(()),
-            result => result.map_err(|what| Violation::new("STATE", what)),
+            Err(_) if !self.nodes[at].disk.is_up() || self.nodes[at].has_eio() => return Ok(()),
+            result => result.map_err(|what| Violation::new("STATE", what))?,
         }
+        self.compare_lively(at)
     }
 
     /// Ends a life that is over.
@@ -418,6 +428,7 @@ impl World {
         let name = node.name.clone();
         self.net.forget(&name);
         self.clients.host_died(&mut self.history, at);
+        self.lively.host_died(at);
         let trouble = if self.healed || self.rng.chance(1, 3) { 0 } else { self.swarm.trouble_ms };
         self.nodes[at].down_until = self.now() + self.rng.below(trouble + 1) * 1_000_000;
         self.note(format_args!("host {at} is down"));

@@ -10,7 +10,7 @@
 //!                      └──faults──> SimDisk, SimClock
 //! ```
 //!
-//! [`cluster`] does the same with one to seven hosts and the network between them.
+//! [`lively`] adds queues that use every command. [`cluster`] does the same with one to seven hosts and the network between them.
 //!
 //! # Invariants
 //! - The same seed and the same calls give the same run, byte for byte. Nothing here reads a real clock or die.
@@ -22,6 +22,7 @@ mod clock;
 pub mod cluster;
 mod disk;
 pub mod faults;
+pub mod lively;
 pub mod model;
 mod net;
 pub mod report;

@@ -55,6 +55,10 @@ const BUGS: &[&str] = &[
     "bug-recycle-early",
     #[cfg(feature = "bug-dedup-lost-at-restart")]
     "bug-dedup-lost-at-restart",
+    #[cfg(feature = "bug-group-limits-forgotten")]
+    "bug-group-limits-forgotten",
+    #[cfg(feature = "bug-serial-group-overlaps")]
+    "bug-serial-group-overlaps",
     #[cfg(feature = "bug-vote-forgotten")]
     "bug-vote-forgotten",
     #[cfg(feature = "bug-stale-read")]

@@ -344,6 +344,6 @@ fn first_due(task: &NewTask, id: TaskId) -> Millis {
 }
 
 /// Returns the tag a payload starts with.
-fn read_tag(payload: &[u8]) -> Option<Tag> {
+pub(crate) fn read_tag(payload: &[u8]) -> Option<Tag> {
     payload.first_chunk().map(|bytes| Tag::from_le_bytes(*bytes))
 }

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use crate::checks::Violation;
 use crate::disk::Counters;
+use crate::lively::draw::Manners;
 
 /// States that a batch of seeds must reach, each at least once.
 pub const REACHED: &[&str] = &[
@@ -57,9 +58,10 @@ pub const REACHED: &[&str] = &[
 pub struct Reached(BTreeMap<&'static str, u64>);
 
 impl Reached {
-    /// Counts `state`, which must be one of [`REACHED`], or of [`crate::cluster::REACHED`].
+    /// Counts `state`, which must be one of [`REACHED`], or of that of [`crate::cluster`] or [`crate::lively`].
     pub fn reach(&mut self, state: &'static str) {
-        let listed = REACHED.contains(&state) || crate::cluster::REACHED.contains(&state);
+        let lists = [REACHED, crate::cluster::REACHED, crate::lively::REACHED];
+        let listed = lists.iter().any(|list| list.contains(&state));
         debug_assert!(listed, "{state} is not listed");
         *self.0.entry(state).or_default() += 1;
     }
@@ -146,7 +148,7 @@ impl Seeded for Outcome {
     }
 
     fn describe(seed: u64) -> String {
-        crate::swarm::Swarm::draw(seed).to_string()
+        format!("{}\n  {:?}", crate::swarm::Swarm::draw(seed), Manners::of(seed))
     }
 
     fn again(seed: u64) -> String {
@@ -215,7 +217,8 @@ impl Tally<Outcome> for Totals {
     }
 
     fn missing(&self) -> Vec<&'static str> {
-        REACHED.iter().copied().filter(|state| self.reached.count(state) == 0).collect()
+        let all = REACHED.iter().chain(crate::lively::REACHED).copied();
+        all.filter(|state| self.reached.count(state) == 0).collect()
     }
 
     fn seeds(&self) -> u64 {
@@ -245,7 +248,7 @@ impl Tally<Outcome> for Totals {
         }
         line(format!("disk:{row}"));
         line("reached:".into());
-        for pair in REACHED.chunks(2) {
+        for pair in REACHED.chunks(2).chain(crate::lively::REACHED.chunks(2)) {
             let cells: Vec<String> =
                 pair.iter().map(|state| format!("  {state:<44}{:>9}", self.reached.count(state))).collect();
             line(cells.concat());

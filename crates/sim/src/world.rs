@@ -24,6 +24,7 @@ use crate::client::Clients;
 use crate::clock::SimClock;
 use crate::disk::{Faults, Injected, SimDisk};
 use crate::faults::{self, Stopped};
+use crate::lively::Lively;
 use crate::model::Model;
 use crate::report::{Outcome, Reached};
 use crate::shell::{Shell, Stage, Step};
@@ -31,6 +32,7 @@ use crate::swarm::Swarm;
 
 mod drain;
 mod letters;
+mod lively;
 
 /// Failed starts in a row, each with a cause, after which causes are no longer made.
 const BAD_STARTS_MAX: u32 = 6;
@@ -86,6 +88,7 @@ pub struct World {
     shell: Option<Shell>,
     clients: Clients,
     model: Model,
+    lively: Lively,
     digests: Digests,
     progress: Progress,
     reached: Reached,
@@ -126,8 +129,12 @@ impl World {
             stall_ms_max: 2_000,
             ..Faults::default()
         });
+        let config = swarm.config("sim".as_ref());
+        let digests = Digests::default();
+        let lively = Lively::new(swarm.seed, &swarm.work, &digests.tap);
         Self {
-            config: swarm.config("sim".as_ref()),
+            config,
+            lively,
             clients: Clients::new(&swarm.work, rng.fork(3), &clock),
             rng: rng.fork(4),
             swarm,
@@ -135,7 +142,7 @@ impl World {
             clock,
             shell: None,
             model: Model::default(),
-            digests: Digests::default(),
+            digests,
             progress: Progress::default(),
             reached: Reached::default(),
             hash: Xxh3::new(),
@@ -170,8 +177,8 @@ impl World {
             reached: self.reached,
             disk,
             simulated_ms: self.clock.monotonic_ns() / 1_000_000,
-            calls: self.clients.calls,
-            tasks: self.model.created(),
+            calls: self.clients.calls + self.lively.counts().0,
+            tasks: self.model.created() + self.lively.counts().2,
             entries: (self.digests.entries(), self.digests.repeated()),
             boots: self.life,
         }
@@ -194,11 +201,14 @@ impl World {
 
     fn live(&mut self) -> Checked {
         self.start()?;
+        let registry = self.shell().registry();
+        self.lively.place(|queue| registry.shard_of(queue));
         for _ in 0..self.swarm.events {
             let event = self.draw_event();
             self.note(format_args!("{event:?}"));
             let result = self.act(event);
             self.after(result)?;
+            self.act_lively();
             if self.rng.chance(self.swarm.work.eager, 100) {
                 let result = self.shell().pass();
                 self.after(result)?;
@@ -336,9 +346,10 @@ impl World {
         let shell = self.shell.as_mut().expect("it runs");
         match check_machines(&mut shell.driver) {
             // An armed EIO may have struck this very walk, or the power have gone at one of its reads.
-            Err(_) if !self.disk.is_up() || self.has_eio() => Ok(()),
-            result => result.map_err(|what| Violation::new("STATE", what)),
+            Err(_) if !self.disk.is_up() || self.has_eio() => return Ok(()),
+            result => result.map_err(|what| Violation::new("STATE", what))?,
         }
+        self.compare_lively()
     }
 
     /// Returns whether the disk failed in this life, other than by being full.
@@ -368,6 +379,7 @@ impl World {
         self.last_death = Death { sealed: shell.is_sealed(), torn: lost_power && shell.stage().is_some() };
         drop(shell);
         self.clients.host_died(&mut self.model);
+        self.lively.host_died(0);
     }
 
     /// Starts the host, as often as it takes.

@@ -6,6 +6,8 @@
     feature = "bug-torn-tail-accepted",
     feature = "bug-recycle-early",
     feature = "bug-dedup-lost-at-restart",
+    feature = "bug-group-limits-forgotten",
+    feature = "bug-serial-group-overlaps",
     feature = "bug-vote-forgotten",
     feature = "bug-stale-read",
     feature = "bug-snapshot-keeps-old-rows",

@@ -1,6 +1,6 @@
 //! Measures the machine alone: create, lease and ack in batches of 256, over a tree in memory.
 //!
-//! `cargo run --release -p z4-tasks --example cycle`. No log, no disk, no socket: what apply itself costs. The clock
+//! `cargo run --release -p z4-tasks --example cycle [BACKLOG GROUPS [EVENTS] | events]`. No log, no disk, no socket: what apply itself costs. The clock
 //! here is the one place outside `z4-env` that reads real time, because it measures and decides nothing.
 
 use std::hint::black_box;
@@ -53,20 +53,17 @@ fn limits(queue: &QueueName) -> Command {
     Command::SetQueue(Box::new(SetQueue { queue: queue.clone(), mode: SetMode::Upsert, etag: None, patch }))
 }
 
+/// Keeps the events of a queue.
+fn keep_events(queue: &QueueName, kept: u64) -> Command {
+    let patch = Patch { set: Settings { events: Some(kept), ..Settings::default() }, ..Patch::default() };
+    Command::SetQueue(Box::new(SetQueue { queue: queue.clone(), mode: SetMode::Upsert, etag: None, patch }))
+}
+
 /// Runs `ROUNDS` cycles over a backlog of `backlog` tasks that stay, of so many groups; 0: without groups and limits.
-fn run(backlog: u32, groups: usize) {
+/// Returns the nanoseconds a task.
+fn run(backlog: u32, groups: usize, events: u64) -> u128 {
     let queue = QueueName::new("bench").expect("valid");
-    let task = NewTask {
-        payload: Bytes::from(vec![7; 200]),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
-        group: None,
-    };
+    let task = NewTask { payload: Bytes::from(vec![7; 200]), ..NewTask::default() };
     let group = |n: usize| (groups > 0).then(|| format!("tenant-{}", n % groups));
     let batch: Vec<NewTask> =
         (0..BATCH as usize).map(|n| NewTask { group: group(n * 7), ..task.clone() }).collect();
@@ -76,6 +73,9 @@ fn run(backlog: u32, groups: usize) {
     let mut machine = Machine::open(ShardId(1), &store).expect("empty");
     if groups > 0 {
         machine.apply(&mut store, &entry(1, &limits(&queue))).expect("applies");
+    }
+    if events > 0 {
+        machine.apply(&mut store, &entry(1, &keep_events(&queue, events))).expect("applies");
     }
     for _ in 0..backlog / BATCH {
         let mut entry = EntryBuilder::new(Millis(1));
@@ -113,7 +113,7 @@ fn run(backlog: u32, groups: usize) {
     assert_eq!(totals.acked, ROUNDS * u64::from(BATCH), "every task was acked");
     let each = |nanos: u128| nanos / u128::from(ROUNDS * u64::from(BATCH));
     println!(
-        "backlog {backlog:>7}, groups {groups:>6}: create {} + lease {} + ack {} = {} ns a task; encode {}, hydrate {}",
+        "backlog {backlog:>7}, groups {groups:>6}, events {events:>6}: create {} + lease {} + ack {} = {} ns a task; encode {}, hydrate {}",
         each(spent.create),
         each(spent.lease),
         each(spent.ack),
@@ -121,17 +121,34 @@ fn run(backlog: u32, groups: usize) {
         each(spent.encode),
         each(spent.hydrate),
     );
+    each(spent.create + spent.lease + spent.ack)
+}
+
+/// The same without events and with them, in turns, so that the machine's moods meet both.
+fn with_and_without_events(backlog: u32) {
+    let (mut off, mut on) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        off.push(run(backlog, 0, 0));
+        on.push(run(backlog, 0, 100_000));
+    }
+    off.sort_unstable();
+    on.sort_unstable();
+    println!("backlog {backlog:>7}: median {} ns a task without events, {} ns with them", off[1], on[1]);
 }
 
 fn main() {
-    // Narrowed down by arguments: backlog, groups.
+    // Narrowed down by arguments: backlog, groups, events kept; or `events`: with and without them, in turns.
     let given: Vec<u32> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    if let [backlog, groups] = given[..] {
-        return run(backlog, groups as usize);
+    if std::env::args().nth(1).as_deref() == Some("events") {
+        return [0, 100_000].into_iter().for_each(with_and_without_events);
+    }
+    if let [backlog, groups, ..] = given[..] {
+        run(backlog, groups as usize, given.get(2).copied().unwrap_or(0).into());
+        return;
     }
     for backlog in [0, 100_000, 1_000_000] {
         for groups in [0, 100, 10_000] {
-            run(backlog, groups);
+            run(backlog, groups, 0);
         }
     }
 }

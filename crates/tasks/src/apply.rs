@@ -14,15 +14,18 @@ mod create;
 mod delete_queue;
 mod extend;
 mod fail;
+mod fire;
 mod lease;
 mod nack;
 mod pause;
+mod pause_schedule;
 mod purge;
 mod redrive;
 mod release;
 mod set_group;
 mod set_policies;
 mod set_queue;
+mod set_schedule;
 mod settle;
 mod update;
 
@@ -63,10 +66,19 @@ impl Machine {
                 Raw::Update(update) => Outcome::Updated(self.update(store, &update)?),
                 Raw::RunNow(tasks) => self.run_now(store, tasks)?,
                 Raw::SetGroup(set) => Outcome::GroupSet(self.set_group(store, &set)?),
+                Raw::SetSchedule(set) => Outcome::ScheduleSet(self.set_schedule(store, *set)?),
+                Raw::DeleteSchedule { queue, name, etag } => {
+                    Outcome::ScheduleDeleted(self.delete_schedule(store, queue, name, etag)?)
+                }
+                Raw::PauseSchedule(pause) => Outcome::SchedulePaused(self.pause_schedule(store, &pause)?),
+                Raw::RunSchedule(run) => Outcome::ScheduleRun(self.run_schedule(store, &run)?),
+                Raw::Fire(fire) => Outcome::SlotFired(self.fire(store, &fire)?),
             });
         }
+        self.follow_some(store)?;
         self.evict_some(store)?;
         self.evict_some_finished(store)?;
+        self.remove_some_events(store)?;
         self.write_records(store)?;
         Ok(outcomes)
     }

@@ -11,13 +11,17 @@ macro_rules! ensure {
     };
 }
 
+mod after;
+mod events;
 mod groups;
+mod schedules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use z4_types::{Millis, TaskId};
 
 use crate::head::{First, Head, Point};
+use crate::keys::{Holder, read_end};
 use crate::machine::Machine;
 use crate::queue::Queue;
 use crate::retention::Finished;
@@ -75,7 +79,9 @@ impl Machine {
         let scheduled: BTreeMap<_, _> = scheduled.into_iter().collect();
         let leased: BTreeMap<_, _> = leased.into_iter().collect();
         let dead: BTreeMap<_, _> = dead.into_iter().collect();
+        let (mut keys, key_ends) = (read(b'K')?.into_iter().collect::<BTreeMap<_, _>>(), read(b'Z')?);
 
+        let mut edges = after::Seen::read(store).map_err(|fault| fault.what)?;
         let mut groups = groups::Seen::read(store).map_err(|fault| fault.what)?;
         for (key, value) in &bodies {
             let id = key::read_id(key).map_err(text)?;
@@ -93,6 +99,13 @@ impl Machine {
                 state.queue
             );
             ensure!(state.priority == item.priority.unwrap_or_default().0, "task {id} changed its priority");
+            ensure!(state.has_key == item.key.is_some(), "task {id} does not know whether it has a key");
+            if let Some(asked) = item.key.filter(|_| !state.phase.is_finished()) {
+                let row = keys.remove(&key::task_key(queue, asked.name));
+                let row = row.ok_or_else(|| format!("open task {id} does not hold its key"))?;
+                let expected = Holder { id, until: Millis(0) };
+                ensure!(Holder::read(&row).map_err(text)? == expected, "another has the key of task {id}");
+            }
             ensure!(state.payload_bytes == item.payload_bytes(), "task {id} has a wrong payload length");
             ensure!(
                 row.is_some() || (state.deliveries == 0 && state.phase == Phase::Waiting),
@@ -109,6 +122,13 @@ impl Machine {
             ensure!(state.token.0 == 0 || tokens.insert(state.token), "token {} is used twice", state.token);
             ensure!(state.failures <= state.deliveries, "task {id} failed more often than it was delivered");
             groups.task(self, id, &item, &state, row.is_some())?;
+            edges.open.insert(id, (queue, !state.phase.is_finished() && state.phase != Phase::Dead));
+            ensure!(
+                state.phase == Phase::Blocked || state.blockers == 0,
+                "task {id} waits for {} others, and is {:?}",
+                state.blockers,
+                state.phase
+            );
             let stats = &mut counted[queue as usize];
             match state.phase {
                 Phase::Waiting if state.member != Member::None => {
@@ -141,6 +161,10 @@ impl Machine {
                         value[20..] == state.deliver_at.0.to_le_bytes(),
                         "the lease row of task {id} names another time"
                     );
+                }
+                Phase::Blocked => {
+                    stats.blocked += 1;
+                    edges.task(id, &item, &state)?;
                 }
                 Phase::Dead => {
                     stats.dead += 1;
@@ -187,10 +211,13 @@ impl Machine {
         ensure!(in_dead == dead.len(), "{} dead rows, {in_dead} dead tasks", dead.len());
         ensure!(finished.is_empty(), "{} finished rows without a task", finished.len());
         ensure!(results.is_empty(), "{} results without a task", results.len());
+        edges.check(self, &mut counted)?;
         self.check_queues(&counted, &lines, &read(b'Q')?, &read(b'N')?)?;
         self.check_settings(store)?;
         self.check_groups(store, &mut groups)?;
         self.check_evictions(store)?;
+        self.check_events(store)?;
+        self.check_schedules(store)?;
         for (number, _) in (0..).zip(&self.queues).filter(|(_, queue)| queue.is_some()) {
             let queue = self.queue(number).map_err(|fault| fault.what)?;
             queue.steps.check(store, number, &due.remove(&number).unwrap_or_default())?;
@@ -201,6 +228,7 @@ impl Machine {
             self.queue(number).is_err()
         });
         ensure!(orphan.is_none(), "a step row of no queue: {orphan:?}");
+        self.check_key_ends(&keys, &key_ends)?;
         self.check_lines(&scheduled)?;
         self.check_requests(&read(b'P')?, &read(b'E')?)?;
         let meta = store.get(&key::META).map_err(|fault| fault.what)?;
@@ -290,8 +318,16 @@ impl Machine {
                 stats.finished,
                 counted.finished
             );
+            ensure!(
+                (stats.blocked, stats.awaited) == (counted.blocked, counted.awaited),
+                "queue {name}: blocked {}, awaited {}, counted {} and {}",
+                stats.blocked,
+                stats.awaited,
+                counted.blocked,
+                counted.awaited
+            );
             let ends = stats.acked + stats.expired + stats.cancelled;
-            let open = stats.waiting + stats.leased + stats.dead;
+            let open = stats.waiting + stats.blocked + stats.leased + stats.dead;
             ensure!(
                 stats.pushed == open + ends,
                 "queue {name}: {} pushed, {open} open and {ends} ended",
@@ -370,6 +406,24 @@ impl Machine {
         }
         ensure!(order.len() == listed, "{} queues evict, {listed} keep finished tasks", order.len());
         Ok(())
+    }
+
+    /// `keys`: those that no open task has.
+    fn check_key_ends(&self, keys: &BTreeMap<Vec<u8>, Vec<u8>>, ends: &Rows) -> Result<(), String> {
+        let text = |malformed: crate::codec::Malformed| Fault::from(malformed).what;
+        ensure!(keys.len() == ends.len(), "{} keys of ended tasks, {} ends", keys.len(), ends.len());
+        for (key, value) in ends {
+            let (until, id) = key::read_key_end(key).map_err(text)?;
+            let (queue, name) = read_end(value).map_err(text)?;
+            ensure!(self.queue(queue).is_ok(), "key {name} is of no queue");
+            let row = keys.get(&key::task_key(queue, name));
+            let row = row.ok_or_else(|| format!("key {name} ends at {until} and is not there"))?;
+            let expected = Holder { id, until };
+            ensure!(Holder::read(row).map_err(text)? == expected, "key {name} has another end");
+        }
+        check_head("key end", self.key_ends.get(), ends.first().map(|(key, _)| key), |key| {
+            key::read_key_end(key).map(|(until, id)| (until.0, id.0))
+        })
     }
 
     fn check_lines(&self, scheduled: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<(), String> {

@@ -15,15 +15,17 @@ mod item;
 mod queue;
 mod raw;
 mod reader;
+mod schedule;
 mod update;
 
 use bytes::Bytes;
 use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, PROGRESS_BYTES_MAX, REASON_BYTES_MAX};
 use z4_types::{Millis, QueueName, RequestId};
 
-pub(crate) use item::{Item, put_group, put_item, put_retry, read_group, read_retry};
+pub(crate) use item::{Item, RawKey, put_group, put_item, put_retry, read_group, read_retry};
 pub(crate) use raw::{List, Raw, RawCreate, RawLease, RawSettlement, RawVerdict};
 pub(crate) use reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
+pub(crate) use schedule::{RawSchedule, put_schedule, put_some_time, read_some_time};
 
 use crate::Fault;
 use crate::command::{Command, NewTask, Verdict};
@@ -225,10 +227,7 @@ fn put_command(out: &mut Vec<u8>, command: &Command) {
         Command::CancelIf(tasks) => {
             out.push(raw::CANCEL_IF);
             put_len(out, tasks.len());
-            for (id, etag) in tasks {
-                put_u128(out, id.0);
-                put_u64(out, *etag);
-            }
+            tasks.iter().for_each(|target| update::put_target(out, target));
         }
         Command::Redrive(tasks) => {
             out.push(raw::REDRIVE);
@@ -245,6 +244,11 @@ fn put_command(out: &mut Vec<u8>, command: &Command) {
             tasks.iter().for_each(|target| update::put_target(out, target));
         }
         Command::SetGroup(set) => queue::put_set_group(out, set),
+        Command::SetSchedule(set) => schedule::put_set(out, set),
+        Command::DeleteSchedule { queue, name, etag } => schedule::put_delete(out, queue, name, *etag),
+        Command::PauseSchedule(pause) => schedule::put_pause(out, pause),
+        Command::RunSchedule(run) => schedule::put_run(out, run),
+        Command::Fire(fire) => schedule::put_fire(out, fire),
     });
 }
 

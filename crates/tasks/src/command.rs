@@ -7,8 +7,12 @@
 //! - Their bytes: `codec` (`docs/FORMATS.md`, "Log entry").
 
 pub(crate) mod check;
+mod schedule;
 
 pub use check::Invalid;
+pub use schedule::{
+    Fire, Firing, PauseSchedule, RunSchedule, SCHEDULE_KEY, SLOT_KEY, SetSchedule, check_schedule_name,
+};
 
 use bytes::Bytes;
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, TaskId, Token};
@@ -18,9 +22,10 @@ use crate::settings::{Patch, Policies};
 pub use crate::settings::SetGroup;
 
 /// When a new task is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Due {
     /// As soon as it is created.
+    #[default]
     Now,
     /// At a point of shard time. A past one is due at once, and stays the task's `deliver_at`: it sorts before
     /// what became due later, and lists find it where its creator put it.
@@ -54,8 +59,45 @@ impl Default for Retry {
     }
 }
 
+/// What a create does whose key an open task has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is refused, and told the open task.
+    #[default]
+    Fail,
+    /// It answers the open task, whatever state that is in, and creates nothing.
+    Keep,
+    /// The open task is cancelled, and the new one created. Refused while the open one is leased.
+    Replace,
+    /// The open task takes payload and metadata of the new one, and its due time if that is later; it is answered. A dead
+    /// one is replaced. Refused while it is leased: what it does may miss what the new one says.
+    Debounce,
+}
+
+/// What becomes of a task if one that it comes after is dead, or was cancelled, purged or ended by its TTL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It is cancelled; so are those that come after it, unless they say otherwise.
+    #[default]
+    Cancel,
+    /// It runs once the others have ended, too.
+    Run,
+}
+
+/// A name of which a queue has at most one open task.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Key {
+    /// 1 to `KEY_BYTES_MAX` bytes.
+    pub name: String,
+    /// What happens if an open task has it. A dead task is open: it may be redriven.
+    pub on_conflict: OnConflict,
+    /// Nobody takes the key for so long after the task has ended, however it did; zero: it is free at once. `Keep` then answers
+    /// the ended task, all others are refused.
+    pub window: Duration,
+}
+
 /// A task as its creator describes it. Checked by [`NewTask::check`] before it is encoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTask {
     /// What the consumer gets, opaque to z4.
     pub payload: Bytes,
@@ -75,6 +117,33 @@ pub struct NewTask {
     pub request: Option<RequestId>,
     /// Its tenant, customer, document: what it takes turns with others by, and is limited by. None: no group.
     pub group: Option<String>,
+    /// Of all open tasks of the queue, one has it.
+    pub key: Option<Box<Key>>,
+    /// It waits until all of these have ended: tasks of the queue's shard that are there, at most `AFTER_TASKS_MAX`.
+    pub after: Vec<TaskId>,
+    /// What becomes of it if one of them fails.
+    pub on_failure: OnFailure,
+}
+
+impl NewTask {
+    /// Returns a task that says nothing of itself: due at once, as its queue says.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            payload: Bytes::new(),
+            metadata: Vec::new(),
+            due: Due::Now,
+            priority: None,
+            max_attempts: None,
+            retry: None,
+            ttl: None,
+            request: None,
+            group: None,
+            key: None,
+            after: Vec::new(),
+            on_failure: OnFailure::default(),
+        }
+    }
 }
 
 /// What a consumer says of a leased task.
@@ -108,12 +177,12 @@ pub enum Verdict {
     },
     /// Keep it: the lease now ends so long after the entry's `now`.
     Extend {
-        /// New rest of the lease.
+        /// New rest of the lease; zero: as long as the queue says.
         ttl: Duration,
     },
     /// Keep it, and say how far it is.
     ExtendWith {
-        /// New rest of the lease.
+        /// As in `Extend`.
         ttl: Duration,
         /// Kept with the task, also over a redelivery, until another one; cut at `PROGRESS_BYTES_MAX`.
         progress: String,
@@ -172,13 +241,35 @@ pub struct Purge {
     pub after: Option<PurgeCursor>,
 }
 
+/// Names a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// By id.
+    Id(TaskId),
+    /// The open task of a queue that has the key.
+    Key {
+        /// The queue.
+        queue: QueueName,
+        /// Its key.
+        key: String,
+    },
+}
+
 /// A task to act on, if it is as the caller saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The task.
-    pub id: TaskId,
+    pub which: Which,
     /// Refused unless the task has this revision; None: whatever it has.
     pub etag: Option<u64>,
+}
+
+impl Target {
+    /// Names a task by its id.
+    #[must_use]
+    pub fn id(id: TaskId, etag: Option<u64>) -> Self {
+        Self { which: Which::Id(id), etag }
+    }
 }
 
 /// Changes a task that waits. What is None stays as it is.
@@ -290,8 +381,8 @@ pub enum Command {
     Pause(Pause),
     /// Ends tasks of a queue.
     Purge(Purge),
-    /// Ends those of the tasks that have the etag named.
-    CancelIf(Vec<(TaskId, u64)>),
+    /// Ends those of the tasks that have the etag named, if one is.
+    CancelIf(Vec<Target>),
     /// Gives dead tasks all their attempts again, each due after a delay.
     Redrive(Vec<(Target, Duration)>),
     /// Changes a task that waits.
@@ -300,4 +391,21 @@ pub enum Command {
     RunNow(Vec<Target>),
     /// Sets limits of one group.
     SetGroup(SetGroup),
+    /// Makes a schedule or changes it.
+    SetSchedule(Box<SetSchedule>),
+    /// Forgets a schedule, its history with it. Its tasks stay.
+    DeleteSchedule {
+        /// The queue.
+        queue: QueueName,
+        /// The schedule.
+        name: String,
+        /// Refused unless the schedule has this etag.
+        etag: Option<u64>,
+    },
+    /// Stops a schedule or resumes it.
+    PauseSchedule(PauseSchedule),
+    /// Makes a schedule's task at once.
+    RunSchedule(RunSchedule),
+    /// Lets a slot of a schedule happen.
+    Fire(Fire),
 }

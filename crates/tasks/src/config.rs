@@ -106,7 +106,9 @@ impl Machine {
 
     /// Resolves the settings of a queue, and lets its scheduler know.
     fn resolve_and_tell(&mut self, number: u32) -> Result<(), Fault> {
-        if self.resolve_one(number) {
+        let limits_changed = self.resolve_one(number);
+        self.tune_events(number)?;
+        if limits_changed {
             let now = self.meta.now;
             let queue = self.queue_mut(number)?;
             if let Some(rate) = queue.limits.rate {

@@ -138,8 +138,9 @@ pub(crate) struct Groups {
     later: BTreeSet<(Millis, u32)>,
     /// Groups that are not open, by when they may be forgotten. Invariant: exactly their `keep_until`.
     idle: BTreeSet<(Millis, u32)>,
-    /// Numbers whose rows in storage are older. Invariant: empty between entries.
-    dirty: BTreeSet<u32>,
+    /// Numbers whose rows in storage are older, some of them twice. Invariant: empty between entries; has each group whose
+    /// `is_dirty` is set.
+    dirty: Vec<u32>,
     /// A class is gained for each of these spans waited.
     ageing: Option<Duration>,
 }
@@ -156,7 +157,7 @@ impl Groups {
             ready: BTreeSet::new(),
             later: BTreeSet::new(),
             idle: BTreeSet::new(),
-            dirty: BTreeSet::new(),
+            dirty: Vec::new(),
             ageing,
         }
     }
@@ -186,6 +187,13 @@ impl Groups {
     /// Returns all groups in order of number, but the tasks without a group.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Number, &Group)> {
         let slots = (0..).zip(&self.slots).skip(1);
+        slots.filter_map(|(number, slot)| Some((Number(number), slot.as_deref()?)))
+    }
+
+    /// Returns the groups from a number on, likewise.
+    pub(crate) fn from(&self, first: u32) -> impl Iterator<Item = (Number, &Group)> {
+        let first = first.max(1);
+        let slots = (first..).zip(self.slots.iter().skip(first as usize));
         slots.filter_map(|(number, slot)| Some((Number(number), slot.as_deref()?)))
     }
 
@@ -234,11 +242,16 @@ impl Groups {
             return Ok(());
         }
         let group = self.group_mut(number)?;
+        let was_full = group.limits.effective().concurrency.is_some_and(|limit| group.leased >= limit);
         group.leased = group
             .leased
             .checked_sub(1)
             .ok_or_else(|| Fault::corrupt(format!("group {} has more leases than its row", group.name)))?;
-        self.changed(number, now);
+        if was_full || !group.is_open() {
+            self.changed(number, now);
+        } else {
+            self.soil(number.0);
+        }
         Ok(())
     }
 
@@ -309,7 +322,7 @@ impl Groups {
         }
         group.advance(choice.group, choice.priority, next)?;
         self.times.set(choice.class, start);
-        self.dirty.insert(0);
+        self.soil(0);
         self.changed(choice.group, now);
         Ok(())
     }
@@ -347,7 +360,7 @@ impl Groups {
                     group.bucket.clamp(rate, now);
                 }
                 if group.bucket != before {
-                    self.dirty.insert(number);
+                    self.soil(number);
                 }
             }
             self.place(number, now);
@@ -362,7 +375,7 @@ impl Groups {
         if let Some(rate) = group.limits.limits.rate {
             group.bucket.clamp(rate, now);
         }
-        self.dirty.insert(number.0);
+        self.soil(number.0);
         self.place(number.0, now);
     }
 
@@ -441,7 +454,7 @@ impl Groups {
         let group = self.slots[number as usize].take().expect("only groups are closed");
         self.names.remove(&(hash(&group.name), number));
         self.free.insert(number);
-        self.dirty.insert(number);
+        self.dirty.push(number);
     }
 
     fn insert(&mut self, number: Number, priority: u8, point: Point, now: Millis) -> Result<(), Fault> {
@@ -454,11 +467,15 @@ impl Groups {
             Some(line) if line.head() == point => {
                 return Err(Fault::corrupt(format!("task {:032x} waits twice", point.1)));
             }
+            Some(line) if line.head() < point => {
+                // Behind others: the group is open, and its place is that of its heads.
+                line.waiting += 1;
+                self.soil(number.0);
+                return Ok(());
+            }
             Some(line) => {
                 line.waiting += 1;
-                if point < line.head() {
-                    line.set_head(point);
-                }
+                line.set_head(point);
             }
             None => {
                 group.add_line(Line::new(priority, 1, point));
@@ -469,10 +486,18 @@ impl Groups {
         Ok(())
     }
 
+    /// A group's row is to be written.
+    fn soil(&mut self, number: u32) {
+        let group = self.slots[number as usize].as_mut().expect("a group that changed has a slot");
+        if !std::mem::replace(&mut group.is_dirty, true) {
+            self.dirty.push(number);
+        }
+    }
+
     /// A group's values have changed: its row is to be written, and its place found again.
     fn changed(&mut self, number: Number, now: Millis) {
         let number = number.0;
-        self.dirty.insert(number);
+        self.soil(number);
         let group = self.slots[number as usize].as_mut().expect("a group that changed has a slot");
         let before = std::mem::take(&mut group.keep_until);
         if number > 0 {

@@ -8,6 +8,7 @@
 //!                                        ▼ out of attempts
 //!                                      dead
 //! ```
+//! A task that comes after others is held in a place of its own before it gets into the schedule: see `after`.
 //! The schedule of a task in a group is two rows: its place in the group's line, and one by due time, for lists. The
 //! scheduler is told of every move.
 //!
@@ -68,12 +69,13 @@ impl Machine {
                 store.delete(&key::dead(state.queue, state.deliver_at, id));
                 decrease(&mut self.queue_mut(state.queue)?.stats.dead, "dead")?;
             }
+            Phase::Blocked => self.unblock(store, id, state)?,
             Phase::Done | Phase::Cancelled | Phase::Expired => {
                 self.forget_finished(store, state.queue, state.at, id)?;
             }
         }
         self.forget_ttl(store, id, state.ttl_at);
-        Ok(())
+        self.release_slot(store, id)
     }
 
     /// Returns the texts of a task, which has a state row.
@@ -258,7 +260,7 @@ impl Machine {
     pub(crate) fn bury(&mut self, store: &mut dyn Store, id: TaskId, state: &State) -> Result<(), Fault> {
         store.put(&key::dead(state.queue, state.deliver_at, id), &[]);
         self.queue_mut(state.queue)?.stats.dead += 1;
-        Ok(())
+        self.release_slot(store, id)
     }
 
     /// Adds the TTL row of a new task that has one.

@@ -19,11 +19,13 @@ use z4_types::limits::REQUEST_WINDOW_MS;
 use z4_types::{Duration, Millis, QueueName, ShardId, Token};
 
 use crate::dedup::EVICTION_SLACK;
+use crate::events::Streams;
 use crate::fair::Gate;
 use crate::head::{First, Head, Point};
 use crate::queue::{Paused, Queue};
 use crate::rows::{Meta, QueueRecord, key};
 use crate::settings::{Effective, Policies};
+use crate::slots::Slots;
 use crate::stats::QueueStats;
 use crate::{Fault, Read, Store};
 
@@ -58,6 +60,14 @@ pub struct Machine {
     pub(crate) leases: Cell<Head>,
     pub(crate) ttls: Cell<Head>,
     pub(crate) requests: Cell<Head>,
+    /// Where the events of queues are.
+    pub(crate) streams: Streams,
+    /// Whether tasks have ended whose edges are not worked off; None: not known.
+    pub(crate) endings: Cell<Option<bool>>,
+    /// Head of the rows of keys' ends.
+    pub(crate) key_ends: Cell<Head>,
+    /// What is kept in memory of schedules.
+    pub(crate) slots: Slots,
     /// Requests remembered by the current entry: pays for evictions at its end.
     pub(crate) remembered: u32,
     /// Rows are built here: one allocation, reused.
@@ -94,6 +104,10 @@ impl Machine {
             leases: Cell::new(Head::UNKNOWN),
             ttls: Cell::new(Head::UNKNOWN),
             requests: Cell::new(Head::UNKNOWN),
+            streams: Streams::default(),
+            endings: Cell::new(None),
+            key_ends: Cell::new(Head::UNKNOWN),
+            slots: Slots::open(store)?,
             remembered: 0,
             buffer: Vec::new(),
             #[cfg(feature = "bug-dedup-lost-at-restart")]
@@ -102,6 +116,7 @@ impl Machine {
         machine.read_queues(store)?;
         machine.read_settings(store)?;
         machine.read_groups(store)?;
+        machine.read_streams(store)?;
         Ok(machine)
     }
 
@@ -214,7 +229,7 @@ impl Machine {
     }
 
     /// Returns the earliest `deliver_at` of a task that waits without a group.
-    fn earliest_ungrouped(&self, store: &dyn Read, number: u32) -> Result<Option<Millis>, Fault> {
+    pub(crate) fn earliest_ungrouped(&self, store: &dyn Read, number: u32) -> Result<Option<Millis>, Fault> {
         let mut earliest = None;
         for line in self.queue(number)?.lines.iter().filter(|line| line.waiting > 0) {
             let first = locate(
@@ -242,15 +257,18 @@ impl Machine {
     }
 
     /// Returns when an Advance is next worth proposing: the earliest lease end, TTL or eviction. It may be in the past.
-    /// Evictions, of requests and of finished tasks, alone are not urgent, other entries do them on their way: they count a minute late.
+    /// Evictions, of requests, keys and finished tasks, alone are not urgent, other entries do them on their way: they count a minute late.
     ///
     /// # Errors
     /// If storage fails.
     pub fn next_deadline(&self, store: &dyn Read) -> Result<Option<Millis>, Fault> {
         let evict = self.first_request(store)?.map(|at| at + Duration(REQUEST_WINDOW_MS) + EVICTION_SLACK);
         let finished = self.first_eviction(store)?.map(|(at, _)| at + EVICTION_SLACK);
-        let late = sooner(sooner(evict, finished), self.next_groups());
-        Ok(sooner(sooner(self.first_lease(store)?, self.first_ttl(store)?), late))
+        let groups = sooner(self.next_groups(), self.next_removal());
+        let late = sooner(sooner(evict, finished), sooner(self.key_deadline(store)?, groups));
+        let urgent = sooner(self.first_lease(store)?, self.first_ttl(store)?);
+        let followed = self.has_endings(store)?.then_some(self.meta.now);
+        Ok(sooner(sooner(followed, urgent), late))
     }
 
     /// Returns when the earliest lease ends.
@@ -308,6 +326,7 @@ impl Machine {
     /// Forgets a queue that holds no task. Its number is free for another one.
     pub(crate) fn forget_queue(&mut self, store: &mut dyn Store, number: u32) -> Result<(), Fault> {
         self.forget_groups(store, number)?;
+        self.forget_stream(store, number)?;
         let Some(queue) = self.queues[number as usize].take() else { return Ok(()) };
         let name = queue.name.as_str();
         store.delete(&key::name(name));
@@ -357,6 +376,7 @@ impl Machine {
             queue.dirty = false;
             queue.steps.write(store, number, self.meta.now)?;
             self.write_groups(store, number)?;
+            self.write_stream(store, number);
             let Some(queue) = &mut self.queues[number as usize] else { continue };
             self.buffer.clear();
             queue.write(&mut self.buffer);
@@ -420,24 +440,13 @@ pub(crate) fn locate<K: AsRef<[u8]>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Due;
+    use crate::command::NewTask;
     use crate::{EntryBuilder, MemoryStore, encode_create};
 
     fn create(queue: &str, count: usize) -> bytes::Bytes {
-        let task = crate::command::NewTask {
-            payload: bytes::Bytes::new(),
-            metadata: Vec::new(),
-            due: Due::Now,
-            priority: None,
-            max_attempts: None,
-            retry: None,
-            ttl: None,
-            request: None,
-            group: None,
-        };
         let mut entry = EntryBuilder::new(Millis(1));
         let queue = QueueName::new(queue).expect("valid");
-        entry.push_encoded(&encode_create(&queue, None, &vec![task; count]));
+        entry.push_encoded(&encode_create(&queue, None, &vec![NewTask::default(); count]));
         entry.finish()
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use z4_types::{Millis, QueueName, Token};
 
 use crate::Fault;
+use crate::events::Stream;
 use crate::fair::{GroupLimits, Groups, Limits};
 use crate::head::Head;
 use crate::rows::{Config, QueueRecord, Served};
@@ -69,6 +70,8 @@ pub(crate) struct Queue {
     pub(crate) limits: Limits,
     /// What it has used of them, and what its breaker has seen.
     pub(crate) served: Served,
+    /// Its events; None: never any. Invariant: equals the stream row.
+    pub(crate) stream: Option<Box<Stream>>,
     /// Head of its finished rows.
     pub(crate) finished: Cell<Head>,
     /// Its key in the machine's order of evictions; None: it keeps no finished task.
@@ -96,6 +99,7 @@ impl Queue {
             limits: effective.limits(),
             served: Served::default(),
             effective,
+            stream: None,
             finished: Cell::new(Head::EMPTY),
             evict_at: Cell::new(None),
             dirty: false,

@@ -8,11 +8,19 @@
 //! - Leases have no index by queue and time, to keep delivery cheap: a page that may hold leased tasks passes over
 //!   all leases of the shard, which consumers' credit bounds.
 
+mod events;
 mod explain;
+mod explain_queue;
+mod groups;
 mod list;
+mod schedules;
 
+pub use events::{EventFilter, EventPage, Events, Position, ResumeToken, Start, events};
 pub use explain::{AHEAD_MAX, Why, explain};
+pub use explain_queue::{GROUPS_COUNTED_MAX, HeldGroups, Hold, explain_queue};
+pub use groups::{GroupCursor, GroupInfo, GroupPage};
 pub use list::{ListFilter, Page, PageToken, list};
+pub use schedules::{schedule, schedule_history, schedules};
 
 use std::collections::BTreeMap;
 
@@ -20,7 +28,8 @@ use bytes::Bytes;
 use z4_types::limits::MAX_ATTEMPTS_DEFAULT;
 use z4_types::{Millis, Priority, QueueName, TaskId, Token};
 
-use crate::command::Retry;
+use crate::command::{OnFailure, Retry};
+use crate::keys::holder;
 use crate::outcome::Pick;
 use crate::retention::read_result;
 use crate::rows::{self, QueueRecord, State, Texts, key, read_body};
@@ -44,6 +53,8 @@ pub struct Body {
     pub expires_at: Option<Millis>,
     /// Its group.
     pub group: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
 }
 
 /// Where a task stands, without details: what a list filters by.
@@ -55,6 +66,8 @@ pub enum Phase {
     Leased,
     /// Out of attempts, kept.
     Dead,
+    /// Waits for others to end.
+    Blocked,
     /// Ended, and kept by the queue's retention; None: however it ended.
     Finished(Option<End>),
 }
@@ -96,6 +109,11 @@ pub enum TaskState {
         token: Token,
         /// Who holds it.
         consumer: String,
+    },
+    /// Waits for others to end.
+    Blocked {
+        /// How many it waits for.
+        blockers: u32,
     },
     /// Out of attempts, kept until cancelled.
     Dead {
@@ -148,6 +166,12 @@ pub struct TaskInfo {
     pub result_bytes: Option<u32>,
     /// Counts changes of its state, from 0 at its creation: its etag.
     pub revision: u32,
+    /// Its key, which no other open task of its queue has.
+    pub key: Option<String>,
+    /// The tasks it comes after, as created, ended or not.
+    pub after: Vec<TaskId>,
+    /// What becomes of it if one of these fails.
+    pub on_failure: OnFailure,
     /// Labels, sorted by key.
     pub metadata: Vec<(String, String)>,
     /// What the creator wants done.
@@ -190,6 +214,7 @@ pub fn hydrate(store: &dyn Read, picks: &[Pick]) -> Result<Vec<Option<Body>>, Fa
                     max_attempts: item.max_attempts.unwrap_or(MAX_ATTEMPTS_DEFAULT),
                     expires_at: some_time(item.ttl_at(created_at)),
                     group: item.group.map(str::to_owned),
+                    key: item.key.map(|key| key.name.to_owned()),
                 });
             }
             Err(error) => malformed = Some(error),
@@ -213,6 +238,21 @@ pub fn get(store: &dyn Read, id: TaskId) -> Result<Option<TaskInfo>, Fault> {
     let name = QueueRecord::read(&record)?.name;
     let state = store.get(&key::state(id))?;
     describe(id, &name, &body, state.as_deref()).map(Some)
+}
+
+/// Returns the full description of the task that has a key: the open one, or one that has ended and keeps it, as long as it is
+/// kept itself. None if there is none.
+///
+/// # Errors
+/// If storage fails.
+pub fn by_key(store: &dyn Read, queue: &QueueName, key: &str) -> Result<Option<TaskInfo>, Fault> {
+    let Some(number) = queue_number(store, queue)? else {
+        return Ok(None);
+    };
+    match holder(store, number, key)? {
+        Some(holder) => get(store, holder.id),
+        None => Ok(None),
+    }
 }
 
 /// Returns what the ack of a task left behind; None if it left nothing, or the task is not kept.
@@ -290,6 +330,7 @@ fn describe(id: TaskId, queue: &QueueName, body: &[u8], state: Option<&[u8]>) ->
             rows::Phase::Leased => {
                 TaskState::Leased { until: state.at, token: state.token, consumer: texts.consumer.to_owned() }
             }
+            rows::Phase::Blocked => TaskState::Blocked { blockers: state.blockers },
             rows::Phase::Dead => TaskState::Dead { since: state.at, reason: texts.last_error.to_owned() },
             rows::Phase::Done => TaskState::Finished { end: End::Done, at: state.at },
             rows::Phase::Cancelled => TaskState::Finished { end: End::Cancelled, at: state.at },
@@ -308,6 +349,9 @@ fn describe(id: TaskId, queue: &QueueName, body: &[u8], state: Option<&[u8]>) ->
         progress: some_text(texts.progress),
         result_bytes: state.result_bytes,
         revision: state.revision,
+        key: item.key.map(|key| key.name.to_owned()),
+        after: item.after.iter().flat_map(|after| after.ids()).collect(),
+        on_failure: item.after.map_or_else(OnFailure::default, |after| after.on_failure),
         metadata: item.metadata(),
         payload: Bytes::copy_from_slice(item.payload),
     })

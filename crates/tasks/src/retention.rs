@@ -10,8 +10,11 @@
 //! - An entry evicts at most `EVICTIONS_PER_ENTRY` and two for each task it ended; an Advance up to its limit. So neither a
 //!   burst nor a smaller retention makes a long entry, and what exceeds a count goes faster than it comes.
 
+use std::fmt::Display;
+
 use z4_types::{Millis, TaskId};
 
+use crate::after::Ending;
 use crate::codec::{Malformed, Reader};
 use crate::head::{First, Head};
 use crate::index::Found;
@@ -58,15 +61,38 @@ impl Machine {
         phase: Phase,
         result: Option<&[u8]>,
     ) -> Result<(), Fault> {
+        self.end_because(store, id, found, phase, result, None)
+    }
+
+    /// The same; `reason` is kept as its last error, if there is one.
+    pub(crate) fn end_because(
+        &mut self,
+        store: &mut dyn Store,
+        id: TaskId,
+        found: &Found,
+        phase: Phase,
+        result: Option<&[u8]>,
+        reason: Option<&dyn Display>,
+    ) -> Result<(), Fault> {
         let Found { state, has_state } = found;
+        self.emit_end(store, id, state, phase)?;
+        if state.phase != Phase::Dead {
+            // A dead one has failed already, for all who come after it.
+            let ending = if phase == Phase::Done { Ending::Done } else { Ending::Failed };
+            self.ended_for(store, id, state.queue, ending)?;
+        }
+        self.free_key(store, id, state, true)?;
         if self.queue(state.queue)?.effective.retention.age.0 == 0 {
             return self.remove(store, id, found);
         }
-        let texts = if *has_state { self.texts(store, id)? } else { Default::default() };
+        let mut texts = if *has_state { self.texts(store, id)? } else { Default::default() };
+        if let Some(reason) = reason {
+            texts.last_error = reason.to_string();
+        }
         self.take_out(store, id, state)?;
         let at = self.meta.now;
         let result_bytes = result.map(|result| result.len() as u32);
-        let state = State { phase, at, ttl_at: Millis::NEVER, result_bytes, ..*state };
+        let state = State { phase, at, ttl_at: Millis::NEVER, result_bytes, blockers: 0, ..*state };
         self.write_state(store, id, &state, texts.as_texts(), !has_state);
         store.insert(&key::finished(state.queue, at, id), &Finished::of(&state).write());
         if let Some(result) = result {

@@ -14,6 +14,7 @@ mod effective;
 mod group;
 mod policies;
 
+pub use check::check_pattern;
 pub use effective::Effective;
 pub use group::{GroupFields, GroupPatch, GroupSettings, SetGroup};
 pub use policies::Policies;
@@ -156,6 +157,25 @@ settings! {
     15 BREAKER breaker: Breaker,
     /// Life-cycle events kept.
     16 EVENTS events: u64,
+}
+
+impl Settings {
+    /// Returns the bytes, for who keeps settings without looking into them.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.put(&mut out);
+        out
+    }
+
+    /// Reads what [`Settings::encode`] wrote; None if this version cannot understand all of it.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let settings = Self::read(&mut reader).ok()?;
+        reader.end("settings end").ok()?;
+        Some(settings)
+    }
 }
 
 /// A set of fields.
@@ -344,5 +364,17 @@ mod tests {
         assert_eq!(settings.fields().names().collect::<Vec<_>>(), ["max_attempts", "events"]);
         assert_eq!(Fields::named("group_weight"), Some(Fields::GROUP_WEIGHT));
         assert_eq!(Fields::named("weight"), None);
+    }
+
+    #[test]
+    fn settings_are_kept_as_bytes_and_unknown_fields_are_not_guessed() {
+        let settings = Settings { max_attempts: Some(3), group_serial: Some(true), ..Settings::default() };
+        let mut bytes = settings.encode();
+        assert_eq!(Settings::decode(&bytes), Some(settings));
+        bytes.push(0);
+        assert_eq!(Settings::decode(&bytes), None, "more than it knows");
+        bytes[3] |= 0x80;
+        assert_eq!(Settings::decode(&bytes), None, "a field of a later version");
+        assert_eq!(Settings::decode(&[]), None);
     }
 }

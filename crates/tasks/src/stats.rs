@@ -2,7 +2,7 @@
 
 /// Counters of one queue, or of a whole shard. Part of the replicated state: equal on every replica.
 ///
-/// Invariant: `pushed == waiting + leased + dead + acked + expired + cancelled`.
+/// Invariant: `pushed == waiting + blocked + leased + dead + acked + expired + cancelled`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueStats {
     /// Tasks scheduled or due, now.
@@ -29,11 +29,15 @@ pub struct QueueStats {
     pub cancelled: u64,
     /// Tasks that ended and are kept, now. They are counted among the ends too.
     pub finished: u64,
+    /// Tasks that wait for others to end, now.
+    pub blocked: u64,
+    /// How often tasks, of whatever queue, wait for one of this queue, now.
+    pub awaited: u64,
 }
 
 impl QueueStats {
     /// Number of counters, in the order of the struct.
-    pub(crate) const COUNTERS: usize = 12;
+    pub(crate) const COUNTERS: usize = 14;
 
     /// Returns the counters in the order of the struct, which is their order in the row.
     pub(crate) fn counters(&self) -> [u64; Self::COUNTERS] {
@@ -50,6 +54,8 @@ impl QueueStats {
             expired,
             cancelled,
             finished,
+            blocked,
+            awaited,
         } = *self;
         [
             waiting,
@@ -64,6 +70,8 @@ impl QueueStats {
             expired,
             cancelled,
             finished,
+            blocked,
+            awaited,
         ]
     }
 
@@ -81,6 +89,8 @@ impl QueueStats {
             expired,
             cancelled,
             finished,
+            blocked,
+            awaited,
         ] = counters;
         Self {
             waiting,
@@ -95,13 +105,15 @@ impl QueueStats {
             expired,
             cancelled,
             finished,
+            blocked,
+            awaited,
         }
     }
 
-    /// Returns the tasks that are still to be done: waiting or held.
+    /// Returns the tasks that are still to be done: waiting, be it for others, or held.
     #[must_use]
     pub fn backlog(&self) -> u64 {
-        self.waiting + self.leased
+        self.waiting + self.blocked + self.leased
     }
 
     /// Returns the sum of both, counter by counter.

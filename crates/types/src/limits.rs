@@ -78,3 +78,25 @@ pub const NON_RETRYABLE_MAX: usize = 64;
 pub const POLICIES_MAX: usize = 1_000;
 /// Most tasks one Purge ends; larger purges are several commands.
 pub const PURGE_TASKS_MAX: u32 = 2_000;
+/// Most tasks that one comes after. Past it: `Invalid`.
+pub const AFTER_TASKS_MAX: usize = 64;
+/// Longest key of a task, bytes of UTF-8. Past it: `Invalid`.
+pub const KEY_BYTES_MAX: usize = 255;
+/// Longest name of a schedule, bytes of UTF-8. Past it: `Invalid`.
+pub const SCHEDULE_NAME_BYTES_MAX: usize = 255;
+/// Longest cron expression, bytes. Past it: `Invalid`.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Longest name of a time zone, bytes. Past it: `Invalid`.
+pub const ZONE_NAME_BYTES_MAX: usize = 64;
+/// Most schedules of one shard; one more is refused. They are rows: only those that wait for a task to end are in memory.
+pub const SCHEDULES_PER_SHARD_MAX: u64 = 200_000;
+/// Slots of a schedule whose fate is kept; older ones are forgotten.
+pub const SCHEDULE_HISTORY_MAX: u64 = 100;
+/// How late a slot may fire where the schedule does not say, milliseconds: a nightly job outlives an outage of an hour.
+pub const CATCH_UP_MS_DEFAULT: u64 = 3_600 * 1_000;
+/// Shortest catch-up window, milliseconds: a slot fires some milliseconds after its time. Below: `Invalid`.
+pub const CATCH_UP_MS_MIN: u64 = 1_000;
+/// Longest catch-up window, milliseconds: 31 days. Past it: `Invalid`.
+pub const CATCH_UP_MS_MAX: u64 = 31 * 24 * 3_600 * 1_000;
+/// Longest jitter of a schedule, milliseconds. Past it: `Invalid`.
+pub const JITTER_MS_MAX: u64 = 24 * 3_600 * 1_000;

@@ -123,6 +123,7 @@ async fn pull(plan: &Plan, echo: &Echo) -> Result<Sample> {
             credit: plan.credit,
             goal: Arc::clone(&goal),
             gate: None,
+            work: Duration::ZERO,
         };
         consumers.push(tokio::spawn(consumer.run(|_| Ok(()))));
     }

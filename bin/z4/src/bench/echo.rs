@@ -102,7 +102,7 @@ impl Tasks for Service {
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::CreateTaskResponse>, Status> {
         drop(request);
-        Ok(Response::new(v1::CreateTaskResponse { id: ID.to_owned(), forwarded_to: String::new() }))
+        Ok(Response::new(v1::CreateTaskResponse { id: ID.to_owned(), ..v1::CreateTaskResponse::default() }))
     }
 
     async fn push(
@@ -204,6 +204,41 @@ impl Tasks for Service {
         &self,
         _: Request<v1::CancelTasksRequest>,
     ) -> Result<Response<v1::CancelTasksResponse>, Status> {
+        only_echo()
+    }
+
+    async fn update_task(
+        &self,
+        _: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::UpdateTaskResponse>, Status> {
+        only_echo()
+    }
+
+    async fn update_tasks(
+        &self,
+        _: Request<v1::UpdateTasksRequest>,
+    ) -> Result<Response<v1::UpdateTasksResponse>, Status> {
+        only_echo()
+    }
+
+    async fn run_tasks(
+        &self,
+        _: Request<v1::RunTasksRequest>,
+    ) -> Result<Response<v1::RunTasksResponse>, Status> {
+        only_echo()
+    }
+
+    async fn redrive_tasks(
+        &self,
+        _: Request<v1::RedriveTasksRequest>,
+    ) -> Result<Response<v1::RedriveTasksResponse>, Status> {
+        only_echo()
+    }
+
+    async fn explain_task(
+        &self,
+        _: Request<v1::ExplainTaskRequest>,
+    ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
         only_echo()
     }
 

@@ -318,6 +318,8 @@ pub(crate) struct Consumer {
     pub(crate) goal: Arc<Goal>,
     /// Gets room for every acked task.
     pub(crate) gate: Option<Arc<Semaphore>>,
+    /// What it does with each task before it is acked; whole milliseconds.
+    pub(crate) work: Duration,
 }
 
 impl Consumer {
@@ -348,6 +350,9 @@ impl Consumer {
                     seen(&leases)?;
                     next_seq += 1;
                     let (frame, count, bytes) = leases.acks(next_seq)?;
+                    if !self.work.is_zero() {
+                        tokio::time::sleep(self.work * count).await;
+                    }
                     link.send(frame)?;
                     flying.insert(next_seq, (Instant::now(), count));
                     used += count;
@@ -386,14 +391,29 @@ pub(crate) fn body(queue: &str, count: u32, payload: usize) -> Bytes {
     wire::push_body(queue, &tasks)
 }
 
+/// Returns the same with tasks of so many groups, in turns.
+pub(crate) fn grouped_body(queue: &str, count: u32, payload: usize, groups: usize) -> Bytes {
+    let (mut tasks, mut scratch) = (Vec::new(), Vec::new());
+    let payload = vec![b'x'; payload];
+    for task in 0..count as usize {
+        wire::put_grouped(&mut tasks, &mut scratch, &payload, &format!("tenant-{}", task % groups));
+    }
+    wire::push_body(queue, &tasks)
+}
+
 /// Returns one task due at once with `stamp` in its payload.
 pub(crate) fn stamped(stamp: u64, payload: usize) -> Vec<u8> {
+    let (mut task, mut scratch) = (Vec::new(), Vec::new());
+    wire::put_task(&mut task, &mut scratch, &stamped_payload(stamp, payload), None);
+    task
+}
+
+/// Returns a payload that holds `stamp`.
+pub(crate) fn stamped_payload(stamp: u64, payload: usize) -> Vec<u8> {
     let mut bytes = vec![b'x'; payload.max(STAMP.len() + 8)];
     bytes[..8].copy_from_slice(&stamp.to_le_bytes());
     bytes[8..8 + STAMP.len()].copy_from_slice(STAMP);
-    let (mut task, mut scratch) = (Vec::new(), Vec::new());
-    wire::put_task(&mut task, &mut scratch, &bytes, None);
-    task
+    bytes
 }
 
 /// Tells stamped payloads from others.

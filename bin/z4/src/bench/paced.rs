@@ -48,7 +48,8 @@ async fn consumers(
     let mut running = Vec::new();
     for channel in target.channels(plan.consumers).await? {
         let (queue, goal, seen) = (queue.to_owned(), Arc::clone(goal), seen.clone());
-        let consumer = Consumer { channel, queue, credit: plan.credit, goal, gate: None };
+        let consumer =
+            Consumer { channel, queue, credit: plan.credit, goal, gate: None, work: Duration::ZERO };
         running.push(tokio::spawn(async move {
             let mut times = micros();
             consumer.run(|leases| seen(leases, &mut times)).await?;

@@ -61,11 +61,21 @@ pub(crate) async fn run(plan: &Plan, target: &mut Target) -> Result<Vec<Sample>>
     Ok(samples)
 }
 
-fn parse(id: &[u8; ID_BYTES]) -> Result<TaskId> {
+/// Reads an id.
+pub(super) fn parse(id: &[u8; ID_BYTES]) -> Result<TaskId> {
     Ok(std::str::from_utf8(id)?.parse()?)
 }
 
-async fn create(plan: &Plan, target: &mut Target, queue: &str, total: u64) -> Result<(Vec<Sample>, Pushed)> {
+/// Creates the tasks, as fast as possible.
+///
+/// # Errors
+/// A refusal or a broken stream.
+pub(super) async fn create(
+    plan: &Plan,
+    target: &mut Target,
+    queue: &str,
+    total: u64,
+) -> Result<(Vec<Sample>, Pushed)> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let first_ms = u64::try_from(now).context("a clock past all time")? + DUE_FROM_MS;
     let (left, progress) = (Arc::new(AtomicU64::new(total)), Arc::new(AtomicU64::new(0)));

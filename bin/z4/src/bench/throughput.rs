@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use z4_client::Kind;
+use z4_client::{Kind, QueuePatch};
 
 use super::Plan;
 use super::ceilings::{PULL_ECHO, PUSH_ECHO};
-use super::link::{Batch, Consumer, Goal, PATIENCE, Producer, Pushed, body, now_ns, stamp_of, stamped};
+use super::link::{
+    Batch, Consumer, Goal, PATIENCE, Producer, Pushed, body, grouped_body, now_ns, stamp_of, stamped,
+};
 use super::report::{Micros, Sample, micros, record};
 use super::target::Target;
 
@@ -23,6 +25,8 @@ use super::target::Target;
 const TASKS_DEFAULT: u64 = 1_000_000;
 /// Length of the cycle measurement.
 const SECONDS_DEFAULT: u64 = 10;
+/// Groups of [`groups`].
+const GROUPS: usize = 100;
 /// Before it, so that connections, buffers and the first segments are there.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -105,7 +109,9 @@ pub(crate) async fn push_and_consume(plan: &Plan, target: &Target) -> Result<Vec
     let mut consumers = Vec::new();
     for channel in channels {
         let (queue, goal, credit) = (queue.clone(), Arc::clone(&goal), plan.credit);
-        consumers.push(tokio::spawn(Consumer { channel, queue, credit, goal, gate: None }.run(|_| Ok(()))));
+        consumers.push(tokio::spawn(
+            Consumer { channel, queue, credit, goal, gate: None, work: Duration::ZERO }.run(|_| Ok(())),
+        ));
     }
     let latency = join_consumers(consumers).await.context("consume")?;
     let rate = pushed.tasks as f64 / begin.elapsed().as_secs_f64();
@@ -123,7 +129,35 @@ pub(crate) async fn push_and_consume(plan: &Plan, target: &Target) -> Result<Vec
 /// # Errors
 /// A refusal, a broken stream, or tasks that are missing.
 pub(crate) async fn cycle(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
+    Ok(vec![steady(plan, target, "cycle".to_owned(), 0).await?])
+}
+
+/// The same, plain and with a hundred groups whose limits are looked at with every task and never met.
+///
+/// # Errors
+/// As [`cycle`].
+pub(crate) async fn groups(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
+    let plain = steady(plan, target, "cycle, plain".to_owned(), 0).await?;
+    let grouped = steady(plan, target, format!("cycle, {GROUPS} groups and limits"), GROUPS).await?;
+    let part = grouped.value / plain.value;
+    Ok(vec![plain, grouped.detail("of_plain", part)])
+}
+
+/// Sets limits of a queue that nothing meets.
+async fn limit(target: &Target, queue: &str) -> Result<()> {
+    let (rate, burst) = (1e6, Some(1 << 30));
+    let limits = QueuePatch::new().or_create().concurrency(1 << 20).rate(rate, burst);
+    let limits = limits.group_concurrency(1 << 20).group_rate(rate, burst).group_weight(3);
+    target.client()?.update_queue(queue, limits).await.context("limits of the queue")?;
+    Ok(())
+}
+
+/// Measures the steady state, in so many groups; 0: none, and no limits.
+async fn steady(plan: &Plan, target: &Target, name: String, groups: usize) -> Result<Sample> {
     let queue = target.queue("cycle").await?;
+    if groups > 0 {
+        limit(target, &queue).await?;
+    }
     let time = Duration::from_secs(plan.seconds.unwrap_or(SECONDS_DEFAULT));
     let over = Arc::new(AtomicBool::new(false));
     let gate = Arc::new(Semaphore::new(plan.outstanding.max(plan.batch) as usize));
@@ -138,6 +172,7 @@ pub(crate) async fn cycle(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
             credit: plan.credit,
             goal: Arc::clone(&goal),
             gate: Some(Arc::clone(&gate)),
+            work: Duration::ZERO,
         };
         consumers.push(tokio::spawn(async move {
             let mut delivery = micros();
@@ -155,7 +190,10 @@ pub(crate) async fn cycle(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
             Ok(delivery)
         }));
     }
-    let rest = body(&queue, plan.batch - 1, plan.payload);
+    let rest = match groups {
+        0 => body(&queue, plan.batch - 1, plan.payload),
+        groups => grouped_body(&queue, plan.batch - 1, plan.payload, groups),
+    };
     let mut producers = Vec::new();
     for channel in target.channels(plan.producers).await? {
         let (over, body, count, payload) = (Arc::clone(&over), rest.clone(), plan.batch, plan.payload);
@@ -177,10 +215,10 @@ pub(crate) async fn cycle(plan: &Plan, target: &Target) -> Result<Vec<Sample>> {
     goal.set(pushed.tasks);
     let delivery = join_consumers(consumers).await.context("cycle")?;
     must_be_empty(target, &queue).await?;
-    let sample = Sample::new("cycle", done as f64 / elapsed, "cycles/s")
+    let sample = Sample::new(name, done as f64 / elapsed, "cycles/s")
         .latency("frame sent to delivery", &delivery)
         .ceiling(PUSH_ECHO)
         .detail("refused_frames", pushed.refusals as f64)
         .detail("server_cpu_s_per_million", per_million(cpu, done));
-    Ok(vec![sample])
+    Ok(sample)
 }

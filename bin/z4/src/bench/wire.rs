@@ -183,6 +183,14 @@ pub(crate) fn put_task(out: &mut Vec<u8>, scratch: &mut Vec<u8>, payload: &[u8],
     bytes_field(out, 3, scratch);
 }
 
+/// Appends one task of a group that is due at once.
+pub(crate) fn put_grouped(out: &mut Vec<u8>, scratch: &mut Vec<u8>, payload: &[u8], group: &str) {
+    scratch.clear();
+    bytes_field(scratch, 1, payload);
+    bytes_field(scratch, 12, group.as_bytes());
+    bytes_field(out, 3, scratch);
+}
+
 /// Returns the part of a push frame that many frames share: the queue, and tasks as [`put_task`] wrote them.
 pub(crate) fn push_body(queue: &str, tasks: &[u8]) -> Bytes {
     let mut body = Vec::with_capacity(queue.len() + tasks.len() + 4);
@@ -375,6 +383,7 @@ mod tests {
         put_task(&mut first, &mut scratch, b"stamped", Some(1_700_000_000_123));
         put_task(&mut rest, &mut scratch, &[7; 200], None);
         put_task(&mut rest, &mut scratch, b"", Some(2_000));
+        put_grouped(&mut rest, &mut scratch, b"grouped", "tenant-1");
         let frame = push_frame(300, "r1", &first, &push_body("a/b", &rest));
         let request = v1::PushRequest::decode(bytes(&frame).as_slice()).expect("a message");
         let task = |payload: &'static [u8], at: Option<(i64, i32)>| v1::NewTask {
@@ -388,6 +397,7 @@ mod tests {
             task(b"stamped", Some((1_700_000_000, 123_000_000))),
             task(&[7; 200], None),
             task(b"", Some((2, 0))),
+            v1::NewTask { group: "tenant-1".into(), ..task(b"grouped", None) },
         ];
         assert_eq!(
             request,

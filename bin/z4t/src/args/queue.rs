@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use z4_client::{Breaker, PurgeState, RetryPolicy};
+use z4_client::{Breaker, EventType, EventsFrom, PurgeState, RetryPolicy, TaskId};
 
+use super::QueueRedrive;
 use crate::settings::{parse_breaker, parse_rate, parse_retry};
 use crate::time::parse_span;
 
@@ -91,6 +92,28 @@ Examples:
         if_etag: Option<String>,
     },
 
+    /// Say what holds a queue back now.
+    #[command(after_help = "Example:\n  z4t queue explain acme/emails")]
+    Explain {
+        /// The queue.
+        #[arg(value_name = "QUEUE")]
+        name: String,
+    },
+
+    /// Give the dead tasks of a queue all their attempts again; print how many.
+    #[command(after_help = "\
+Examples:
+  z4t queue redrive acme/emails --dry-run
+  z4t queue redrive acme/emails --filter 'last_error:timeout' --rate 100/s")]
+    Redrive(QueueRedrive),
+
+    /// Look at the groups of a queue, and set their limits and shares.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  z4t queue group set acme/emails customer-7 --concurrency 2"
+    )]
+    Group(GroupVerb),
+
     /// Show what a queue counts: what is due now and soon, totals, and rates over the last minute.
     #[command(after_help = "Example:\n  z4t queue stats acme/emails -o json")]
     Stats {
@@ -98,6 +121,249 @@ Examples:
         #[arg(value_name = "QUEUE")]
         name: String,
     },
+
+    /// Show what happened to the tasks of a queue, oldest first; the queue must keep events.
+    #[command(after_help = "\
+Examples:
+  z4t queue set acme/emails --events-kept 100000
+  z4t queue events acme/emails --type dead,failed
+  z4t queue events acme/emails --from TOKEN --limit 1000 -o json")]
+    Events(QueueEvents),
+
+    /// Show the queues with the largest backlogs, again and again: what waits, what is leased, how fast it goes.
+    #[command(after_help = "\
+Examples:
+  z4t queue top
+  z4t queue top --interval 5s --count 3 > backlog.txt")]
+    Top(QueueTop),
+
+    /// Settings of all queues whose names match a pattern.
+    #[command(subcommand, after_help = "Example:\n  z4t queue policy set 'acme/*' --max-attempts 5")]
+    Policy(PolicyVerb),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueueEvents {
+    /// The queue.
+    #[arg(value_name = "QUEUE")]
+    pub(crate) name: String,
+
+    #[command(flatten)]
+    pub(crate) which: WhichEvents,
+
+    /// Begin with the oldest that is kept (earliest), or behind what a resume token came with.
+    #[arg(long, default_value = "earliest", value_parser = parse_from, value_name = "earliest|TOKEN")]
+    pub(crate) from: EventsFrom,
+
+    /// Show at most so many.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: u64,
+}
+
+/// Which events to show.
+#[derive(Debug, Args)]
+pub(crate) struct WhichEvents {
+    /// Only those of this task.
+    #[arg(long, value_parser = super::parse_id, value_name = "ID")]
+    pub(crate) task: Option<TaskId>,
+
+    /// Only events of these types.
+    #[arg(long = "type", value_enum, value_delimiter = ',', value_name = "TYPE")]
+    pub(crate) types: Vec<EventOf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    #[command(flatten)]
+    pub(crate) which: WhichEvents,
+
+    /// Begin with the oldest that is kept, with what happens from now on, or behind what a resume token came with.
+    #[arg(long, default_value = "now", value_parser = parse_from, value_name = "earliest|now|TOKEN")]
+    pub(crate) from: EventsFrom,
+
+    /// End after so many events.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// End after so long without an event.
+    #[arg(long, value_parser = parse_span, value_name = "SPAN")]
+    pub(crate) idle: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueueTop {
+    /// Look so often.
+    #[arg(long, default_value = "2s", value_parser = parse_interval, value_name = "SPAN")]
+    pub(crate) interval: Duration,
+
+    /// End after so many looks.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// Show so many queues.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(crate) rows: u16,
+}
+
+fn parse_from(text: &str) -> Result<EventsFrom, String> {
+    match text {
+        "earliest" => Ok(EventsFrom::Earliest),
+        "now" => Ok(EventsFrom::Now),
+        token if token.len() > 16 && token.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Ok(EventsFrom::Token(token.to_owned()))
+        }
+        _ => Err("give earliest, now, or a resume token as an event has it".to_owned()),
+    }
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    match parse_span(text)? {
+        span if span < Duration::from_millis(100) => Err("give at least 100ms".to_owned()),
+        span => Ok(span.min(Duration::from_secs(24 * 3_600))),
+    }
+}
+
+/// Types of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventOf {
+    /// A task was accepted.
+    Created,
+    /// A consumer got it.
+    Leased,
+    /// A consumer is done with it.
+    Acked,
+    /// A delivery failed, and there will be another.
+    Failed,
+    /// A delivery failed for the last time.
+    Dead,
+    /// It was cancelled or purged.
+    Cancelled,
+    /// Its TTL was over.
+    Expired,
+    /// Somebody changed it.
+    Updated,
+    /// It was dead, and has all its attempts again.
+    Redriven,
+    /// A consumer gave it back.
+    Released,
+}
+
+impl From<EventOf> for EventType {
+    fn from(event: EventOf) -> Self {
+        match event {
+            EventOf::Created => Self::Created,
+            EventOf::Leased => Self::Leased,
+            EventOf::Acked => Self::Acked,
+            EventOf::Failed => Self::Failed,
+            EventOf::Dead => Self::Dead,
+            EventOf::Cancelled => Self::Cancelled,
+            EventOf::Expired => Self::Expired,
+            EventOf::Updated => Self::Updated,
+            EventOf::Redriven => Self::Redriven,
+            EventOf::Released => Self::Released,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Set what queues do that match a pattern and do not set it themselves; replaces the pattern's policy.
+    #[command(after_help = "\
+A pattern is a queue name, or levels that end in *, which stands for one or more further levels. Where several match, each
+setting is that of the longest that sets it.
+
+Examples:
+  z4t queue policy set 'acme/*' --max-attempts 5 --retention 7d
+  z4t queue policy set '*' --lease 1m")]
+    Set {
+        /// The pattern.
+        #[arg(value_name = "PATTERN")]
+        pattern: String,
+
+        #[command(flatten)]
+        settings: Box<SettingFlags>,
+    },
+
+    /// List the policies.
+    #[command(after_help = "Example:\n  z4t queue policy list -o json")]
+    List,
+
+    /// Forget what was set for a pattern.
+    #[command(after_help = "Example:\n  z4t queue policy delete 'acme/*'")]
+    Delete {
+        /// The pattern.
+        #[arg(value_name = "PATTERN")]
+        pattern: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupVerb {
+    /// Set limits and share of one group; those that are not named stay.
+    #[command(after_help = "\
+Examples:
+  z4t queue group set acme/emails customer-7 --weight 5 --concurrency 2 --rate 10/s
+  z4t queue group set acme/emails customer-7 --serial --unset rate")]
+    Set(GroupSet),
+
+    /// Show one group.
+    #[command(after_help = "Example:\n  z4t queue group get acme/emails customer-7")]
+    Get {
+        /// The queue.
+        #[arg(value_name = "QUEUE")]
+        name: String,
+
+        /// The group.
+        #[arg(value_name = "GROUP")]
+        group: String,
+    },
+
+    /// List the groups that have tasks, then those of which only limits are set.
+    #[command(after_help = "Example:\n  z4t queue group list acme/emails")]
+    List {
+        /// The queue.
+        #[arg(value_name = "QUEUE")]
+        name: String,
+
+        /// Most groups; 0 for all.
+        #[arg(long, default_value_t = 1_000)]
+        limit: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GroupSet {
+    /// The queue.
+    #[arg(value_name = "QUEUE")]
+    pub(crate) name: String,
+
+    /// The group.
+    #[arg(value_name = "GROUP")]
+    pub(crate) group: String,
+
+    /// Its share among groups that have tasks due, 1 to 1,000.
+    #[arg(long, value_name = "N")]
+    pub(crate) weight: Option<u32>,
+
+    /// Most leases of it at a time.
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<u32>,
+
+    /// Its deliveries: 100/s, 30/m, 5/h.
+    #[arg(long, value_parser = parse_rate, value_name = "RATE")]
+    pub(crate) rate: Option<f64>,
+
+    /// Its deliveries at once after a rest; one second's worth unless given.
+    #[arg(long, requires = "rate", value_name = "N")]
+    pub(crate) burst: Option<u32>,
+
+    /// Run its tasks one at a time, in order.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    pub(crate) serial: Option<bool>,
+
+    /// Clear one of these: it follows the queue's settings of its groups again.
+    #[arg(long, value_name = "SETTING")]
+    pub(crate) unset: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -246,6 +512,6 @@ pub(crate) struct SettingFlags {
     pub(crate) breaker: Option<Breaker>,
 
     /// Life-cycle events kept for watchers; 0 for none.
-    #[arg(long, value_name = "N")]
+    #[arg(long = "events-kept", alias = "events", value_name = "N")]
     pub(crate) events: Option<u64>,
 }

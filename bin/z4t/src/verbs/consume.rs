@@ -1,4 +1,4 @@
-//! `-q QUEUE consume`: prints each task as a line of JSON and acknowledges it once the line is out.
+//! `-q QUEUE consume`: prints each task as a line of JSON and acknowledges it once the line is out; with --nack, fails it.
 //!
 //! A line is written and flushed before its task is acked, so what a reader saw may come again after a crash, but
 //! nothing is acked that nobody saw. When the reader goes away, or on Ctrl-C, tasks that were not printed are given
@@ -44,7 +44,8 @@ pub(super) async fn run(
     let queue =
         queue.ok_or_else(|| Failure::Usage("give the queue to consume: -q QUEUE consume".to_owned()))?;
     let mut signals = Signals::listen()?;
-    let mut verb = Verb { client, left: consume.count, idle: consume.idle, lost: 0 };
+    let verdict = verdict(&consume);
+    let mut verb = Verb { client, verdict, left: consume.count, idle: consume.idle, lost: 0 };
     let mut patient = false;
     let mut unanswered: Vec<Settlement> = Vec::new();
     while verb.left != Some(0) {
@@ -83,8 +84,19 @@ pub(super) async fn run(
     if verb.lost == 0 { Ok(()) } else { Err(Failure::Partly(4)) }
 }
 
+/// Returns what is said of each task.
+fn verdict(consume: &Consume) -> Verdict {
+    match &consume.nack {
+        None => Verdict::Ack,
+        Some(reason) if consume.dead => Verdict::NackDead { reason: reason.clone() },
+        Some(reason) => Verdict::Nack { delay: None, slow_group: consume.slow_group, reason: reason.clone() },
+    }
+}
+
 struct Verb<'a> {
     client: &'a Client,
+    /// What is said of each task that was printed.
+    verdict: Verdict,
     /// Tasks still to print; None: no end.
     left: Option<u64>,
     idle: Option<Duration>,
@@ -114,7 +126,10 @@ impl Verb<'_> {
             let (count, printed) = print(&batch, signals).await;
             idle_since = Instant::now();
             self.left = self.left.map(|left| left.saturating_sub(count as u64));
-            let acked = stream.ack_batch(&batch[..count]).await;
+            let printed_ones = &batch[..count];
+            let words: Vec<_> = printed_ones.iter().map(|task| task.settle(self.verdict.clone())).collect();
+            let bytes = printed_ones.iter().map(|task| task.payload.len() as u64).sum();
+            let acked = stream.settle(&words, bytes).await;
             match printed {
                 Ok(Printed::All) => {}
                 Ok(Printed::Stopped) => {
@@ -175,7 +190,8 @@ impl Verb<'_> {
             return Ok(());
         }
         let answers = self.client.settle(&words).await?;
-        let printed = words.iter().zip(answers).filter(|(word, _)| word.verdict == Verdict::Ack);
+        let printed =
+            words.iter().zip(answers).filter(|(word, _)| !matches!(word.verdict, Verdict::Release { .. }));
         let refused = printed.filter_map(|(word, answer)| Some((word.id, answer.err()?)));
         self.report(refused.filter(|(_, error)| error.kind() != Kind::NotFound).collect());
         Ok(())
@@ -184,7 +200,7 @@ impl Verb<'_> {
     fn report(&mut self, refused: Vec<(TaskId, Error)>) {
         self.lost += refused.len() as u64;
         for (id, error) in refused {
-            output::talk(format_args!("warning: task {id} was printed and not acknowledged: {error}"));
+            output::talk(format_args!("warning: task {id} was printed and not settled: {error}"));
         }
     }
 }
@@ -280,7 +296,7 @@ async fn release(client: &Client, tasks: &[Task]) {
     }
 }
 
-async fn at(time: Option<Instant>) {
+pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
@@ -288,14 +304,14 @@ async fn at(time: Option<Instant>) {
 }
 
 /// Ctrl-C and SIGTERM, heard from the start: one that comes while a line is printed must not be missed.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     heard: u32,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, Failure> {
+    pub(super) fn listen() -> Result<Self, Failure> {
         let listen = || {
             Ok(Self {
                 interrupt: signal(SignalKind::interrupt())?,
@@ -308,7 +324,7 @@ impl Signals {
     }
 
     /// Waits for the first one, or returns at once if it has come.
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         self.hear(1).await;
     }
 

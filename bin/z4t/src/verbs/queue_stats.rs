@@ -34,6 +34,7 @@ fn fields(stats: &QueueStats) -> Vec<(&'static str, Value)> {
         ("due_in_1m", json!(stats.due_in_1m)),
         ("due_in_5m", json!(stats.due_in_5m)),
         ("due_in_60m", json!(stats.due_in_60m)),
+        ("blocked", json!(stats.blocked)),
         ("leased", json!(stats.leased)),
         ("dead", json!(stats.dead)),
         ("finished", json!(stats.finished)),

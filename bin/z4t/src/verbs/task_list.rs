@@ -18,6 +18,7 @@ pub(super) async fn run(client: &Client, list: List, json: bool) -> Result<(), F
         from: list.from.map(|time| time.resolve()),
         to: list.to.map(|time| time.resolve()),
         stale: list.stale,
+        filter: list.filter.unwrap_or_default(),
         ..Default::default()
     };
     let mut rows = Vec::new();

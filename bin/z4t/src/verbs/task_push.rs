@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use serde_json::json;
-use z4_client::{Client, Error, NewTask, TaskId};
+use z4_client::{Client, Created, Error, NewTask, TaskId};
 use z4_types::limits::PAYLOAD_BYTES_MAX;
 
 use crate::args::Push;
@@ -18,7 +18,11 @@ const CHUNK: u64 = 8_000;
 pub(super) async fn run(client: &Client, timeout: Duration, push: Push, json: bool) -> Result<(), Failure> {
     let task = new_task(&push)?;
     if push.repeat == 1 {
-        return print(client.create(&push.into, task).await?, json);
+        let made = client.make(&push.into, task).await?;
+        if made.existed && !json {
+            output::talk(format_args!("a task with this key was there already"));
+        }
+        return print_made(made, json);
     }
     let producer = client.producer(push.into).timeout(timeout).build()?;
     let mut left = push.repeat;
@@ -47,6 +51,13 @@ pub(super) async fn run(client: &Client, timeout: Duration, push: Push, json: bo
     Ok(())
 }
 
+fn print_made(made: Created, json: bool) -> Result<(), Failure> {
+    if json && made.existed {
+        return output::json(&json!({ "id": made.id.to_string(), "existed": true }));
+    }
+    print(made.id, json)
+}
+
 fn print(id: TaskId, json: bool) -> Result<(), Failure> {
     if json { output::json(&json!({ "id": id.to_string() })) } else { output::line(id) }
 }
@@ -71,6 +82,18 @@ fn new_task(push: &Push) -> Result<NewTask, Failure> {
     if let Some(ttl) = push.ttl {
         task = task.ttl(ttl);
     }
+    if let Some(key) = &push.key {
+        task = task.key(key, push.key_policy.into());
+    }
+    if let Some(window) = push.key_window {
+        task = task.key_window(window);
+    }
+    if !push.after.is_empty() {
+        task = task.after(push.after.iter().copied()).on_failure(push.on_failure.into());
+    }
+    if let Some(group) = &push.group {
+        task = task.group(group);
+    }
     if let Some(id) = &push.request_id {
         task = task.request_id(id);
     }
@@ -78,7 +101,7 @@ fn new_task(push: &Push) -> Result<NewTask, Failure> {
 }
 
 /// Reads the payload: a text, `@FILE`, or `-` for stdin.
-fn payload(text: &str) -> Result<Vec<u8>, Failure> {
+pub(super) fn payload(text: &str) -> Result<Vec<u8>, Failure> {
     let (name, bytes) = match text.strip_prefix('@') {
         _ if text == "-" => ("stdin", bounded(std::io::stdin().lock())),
         Some(path) => (path, std::fs::File::open(path).and_then(bounded)),

@@ -169,12 +169,15 @@ where
         let (id, verdict) = match done {
             Ok((id, Ok(()))) => (id, Verdict::Ack),
             Ok((id, Err(error))) if error.for_good => (id, Verdict::NackDead { reason: error.reason }),
-            Ok((id, Err(error))) => (id, Verdict::Nack { delay: error.delay, reason: error.reason }),
+            Ok((id, Err(error))) => {
+                (id, Verdict::Nack { delay: error.delay, slow_group: error.slow_group, reason: error.reason })
+            }
             // Cut off by the drain timeout: nobody's fault.
             Err(error) if error.is_cancelled() => (error.id(), Verdict::Release { delay: Duration::ZERO }),
-            Err(error) => {
-                (error.id(), Verdict::Nack { delay: None, reason: "the handler panicked".to_owned() })
-            }
+            Err(error) => (
+                error.id(),
+                Verdict::Nack { delay: None, slow_group: None, reason: "the handler panicked".to_owned() },
+            ),
         };
         let key = self.keys.remove(&id).expect("every handler was entered when it started");
         self.settle(key, verdict);

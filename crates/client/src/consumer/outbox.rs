@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn only_a_word_that_may_have_been_done_counts_as_done() {
-        let nack = || Verdict::Nack { delay: None, reason: String::new() };
+        let nack = || Verdict::Nack { delay: None, slow_group: None, reason: String::new() };
         let release = || Verdict::Release { delay: Duration::ZERO };
         let lost = Counts { lost: 1, ..Counts::default() };
         let acked = Counts { acked: 1, ..Counts::default() };

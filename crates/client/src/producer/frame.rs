@@ -11,7 +11,7 @@ pub(super) type Answer = Result<TaskId, Error>;
 
 pub(super) enum Job {
     One {
-        task: v1::NewTask,
+        task: Box<v1::NewTask>,
         waiter: oneshot::Sender<Answer>,
         permit: OwnedSemaphorePermit,
         since: Instant,

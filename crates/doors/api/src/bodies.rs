@@ -18,9 +18,10 @@
 //! | bytes no handler reads, in HTTP/2's windows | `CONNECTIONS_MAX` × `CONNECTION_WINDOW_BYTES` = 1,024 × 128 KiB | 128 |
 //! | calls under way, about 8 KiB each | `CALLS_MAX` = 8,192 | 64 |
 //! | pull streams passed on from other hosts, in HTTP/2's windows | `STREAMS_MAX` × `STREAM_WINDOW_BYTES` = 512 × 16 KiB | 8 |
+//! | pages of watched events, one waiting and one on its way | 2 × `WATCHES_MAX` = 512 × 16 KiB | 8 |
 //!
-//! That is 248 MiB beside the host's working set (112), inbox (48), outbox (48) and page cache (48): 504 MiB, for a
-//! process that must live in 512. The windows fill only if every client sends what it does not let the server answer.
+//! That is 256 MiB beside the host's working set (112), inbox (48), outbox (48) and page cache (48): 512 MiB, for a
+//! process that must live in them. The windows fill only if every client sends what it does not let the server answer.
 //!
 //! Calls that are passed on to another host are among the messages: a request holds its share until that host has
 //! answered, and the answer holds one from its own first bytes until it is decoded (`forward.rs`).

@@ -1,4 +1,4 @@
-//! The gRPC door of a host: services `z4.v1.Tasks` and `z4.v1.Admin`, health and reflection.
+//! The gRPC door of a host: services `z4.v1.Tasks`, `Queues`, `Schedules` and `Admin`, health and reflection.
 //!
 //! A request is checked and converted by `z4_proto::convert`, becomes one call on a [`z4_host::Handle`], and its
 //! answer or error is converted back. If another host leads the shard it is about, the request goes to that host's door
@@ -22,16 +22,21 @@
 
 mod admin;
 mod arrivals;
+mod batches;
 mod bodies;
 mod call;
 mod connections;
 mod deadline;
 mod door;
+mod events;
+mod explain;
+mod filters;
 mod forward;
 mod messages;
 mod meter;
 mod queues;
 mod requests;
+mod schedules;
 mod server;
 mod status;
 mod tasks;

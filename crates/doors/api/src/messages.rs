@@ -6,6 +6,7 @@ use bytes::Bytes;
 use z4_host::{Delivery, QueueCounts, QueueSetup};
 use z4_proto::convert::{etag_text, field_path, pb_effective, pb_retry, pb_settings, timestamp};
 use z4_proto::v1;
+use z4_tasks::command::OnFailure;
 use z4_tasks::{End, QueueStats, TaskInfo, TaskState};
 use z4_types::{Millis, ShardId, TaskId};
 
@@ -33,12 +34,14 @@ pub(crate) fn leased_task(delivery: Delivery) -> v1::LeasedTask {
         lease_until: Some(timestamp(until)),
         deliveries: pick.deliveries,
         failures: pick.failures,
+        key: body.key.unwrap_or_default(),
+        group: body.group.unwrap_or_default(),
     }
 }
 
 /// Returns a task as it stands at shard time `now`, which decides between scheduled and due.
 pub(crate) fn task(info: TaskInfo, now: Millis) -> v1::Task {
-    let mut ended_at = None;
+    let (mut ended_at, mut blocked_by) = (None, 0);
     let (state, lease_until, consumer, token) = match info.state {
         TaskState::Waiting { deliver_at } if deliver_at > now => {
             (v1::TaskState::Scheduled, None, String::new(), 0)
@@ -46,6 +49,10 @@ pub(crate) fn task(info: TaskInfo, now: Millis) -> v1::Task {
         TaskState::Waiting { .. } => (v1::TaskState::Due, None, String::new(), 0),
         TaskState::Leased { until, token, consumer } => {
             (v1::TaskState::Leased, Some(timestamp(until)), consumer, token.0)
+        }
+        TaskState::Blocked { blockers } => {
+            blocked_by = blockers;
+            (v1::TaskState::Blocked, None, String::new(), 0)
         }
         TaskState::Dead { .. } => (v1::TaskState::Dead, None, String::new(), 0),
         TaskState::Finished { end, at } => {
@@ -77,11 +84,21 @@ pub(crate) fn task(info: TaskInfo, now: Millis) -> v1::Task {
         token,
         last_error: info.last_error.unwrap_or_default(),
         etag: etag_text(info.revision.into()),
+        key: info.key.unwrap_or_default(),
         progress: info.progress.unwrap_or_default(),
         ended_at,
         // A row of its own, which only the call for one task reads.
         result: Bytes::new(),
         result_bytes: info.result_bytes.unwrap_or(0),
+        on_failure: match info.on_failure {
+            _ if info.after.is_empty() => v1::OnFailure::Unspecified,
+            OnFailure::Cancel => v1::OnFailure::Cancel,
+            OnFailure::Run => v1::OnFailure::Run,
+        }
+        .into(),
+        after: info.after.into_iter().map(id_text).collect(),
+        blockers: blocked_by,
+        group: info.group.unwrap_or_default(),
     }
 }
 
@@ -116,6 +133,7 @@ pub(crate) fn queue_config(name: &str, setup: &QueueSetup) -> v1::QueueConfig {
             note: paused.note.clone(),
             author: paused.author.clone(),
             at: Some(timestamp(paused.since)),
+            until: paused.until.map(timestamp),
         }),
     }
 }
@@ -144,5 +162,6 @@ pub(crate) fn queue_stats(counts: &QueueCounts) -> v1::QueueStats {
         delivered_per_second: rates.delivered,
         acked_per_second: rates.acked,
         redelivered_total: stats.redelivered,
+        blocked: stats.blocked,
     }
 }

@@ -5,8 +5,11 @@
 
 mod create;
 mod delete;
+mod explain;
 mod get;
+mod groups;
 mod pause;
+mod policies;
 mod purge;
 mod stats;
 mod update;
@@ -99,6 +102,55 @@ impl Queues for QueuesService {
         request: Request<v1::GetQueueStatsRequest>,
     ) -> Result<Response<v1::GetQueueStatsResponse>, Status> {
         unary!(self, request, stats::stats)
+    }
+
+    async fn set_policy(
+        &self,
+        request: Request<v1::SetPolicyRequest>,
+    ) -> Result<Response<v1::SetPolicyResponse>, Status> {
+        unary!(self, request, policies::set)
+    }
+
+    async fn delete_policy(
+        &self,
+        request: Request<v1::DeletePolicyRequest>,
+    ) -> Result<Response<v1::DeletePolicyResponse>, Status> {
+        unary!(self, request, policies::delete)
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        unary!(self, request, policies::list)
+    }
+
+    async fn explain_queue(
+        &self,
+        request: Request<v1::ExplainQueueRequest>,
+    ) -> Result<Response<v1::ExplainQueueResponse>, Status> {
+        unary!(self, request, explain::explain)
+    }
+
+    async fn set_group(
+        &self,
+        request: Request<v1::SetGroupRequest>,
+    ) -> Result<Response<v1::SetGroupResponse>, Status> {
+        unary!(self, request, groups::set)
+    }
+
+    async fn get_group(
+        &self,
+        request: Request<v1::GetGroupRequest>,
+    ) -> Result<Response<v1::GetGroupResponse>, Status> {
+        unary!(self, request, groups::get)
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<v1::ListGroupsRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        unary!(self, request, groups::list)
     }
 }
 

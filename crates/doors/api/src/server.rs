@@ -13,7 +13,9 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use z4_host::Handle;
 use z4_proto::v1::admin_server::{AdminServer, SERVICE_NAME as ADMIN};
+use z4_proto::v1::events_server::{EventsServer, SERVICE_NAME as EVENTS};
 use z4_proto::v1::queues_server::{QueuesServer, SERVICE_NAME as QUEUES};
+use z4_proto::v1::schedules_server::{SERVICE_NAME as SCHEDULES, SchedulesServer};
 use z4_proto::v1::tasks_server::{SERVICE_NAME as TASKS, TasksServer};
 use z4_proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
 
@@ -22,8 +24,10 @@ use crate::bodies::{Bodies, REQUEST_BYTES_MAX};
 use crate::connections::accept;
 use crate::deadline::CALL_MAX;
 use crate::door::Door;
+use crate::events::EventsService;
 use crate::meter::{MESSAGE_MAX, Metered};
 use crate::queues::QueuesService;
+use crate::schedules::SchedulesService;
 use crate::tasks::TasksService;
 
 /// What a stream may have on the way to us: half of its connection's, so that one that is not read does not stop the
@@ -39,6 +43,8 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 /// Settings of a queue, and pauses: the longest texts of all fields are less than 100 KiB.
 const QUEUE_SETTINGS_BYTES_MAX: usize = 256 << 10;
+/// A schedule holds one task, whose payload may be a MiB; the rest is far less than another half.
+const SCHEDULE_BYTES_MAX: usize = 3 << 19;
 /// A peer that vanished without a word is noticed after the sum of both.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,6 +86,12 @@ pub(crate) async fn serve_at(door: Door, listener: TcpListener) {
     let queues = QueuesServer::new(QueuesService::new(door.clone()))
         .max_decoding_message_size(QUEUE_SETTINGS_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let events = EventsServer::new(EventsService::new(door.clone()))
+        .max_decoding_message_size(QUESTION_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let schedules = SchedulesServer::new(SchedulesService::new(door.clone()))
+        .max_decoding_message_size(SCHEDULE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let admin =
         AdminServer::new(AdminService::new(door.clone())).max_decoding_message_size(QUESTION_BYTES_MAX);
 
@@ -96,6 +108,8 @@ pub(crate) async fn serve_at(door: Door, listener: TcpListener) {
         .timeout(CALL_MAX + MESSAGE_MAX)
         .add_service(Metered::new(tasks, &bodies))
         .add_service(Metered::new(queues, &bodies))
+        .add_service(Metered::new(events, &bodies))
+        .add_service(Metered::new(schedules, &bodies))
         .add_service(Metered::new(admin, &bodies))
         .add_service(Metered::new(health, &bodies))
         .add_service(Metered::new(reflection, &bodies))
@@ -149,7 +163,7 @@ async fn has_leaders(handle: &Handle) -> bool {
 
 async fn set_health(reporter: &HealthReporter, serving: bool) {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for service in ["", TASKS, QUEUES, ADMIN] {
+    for service in ["", TASKS, QUEUES, EVENTS, SCHEDULES, ADMIN] {
         reporter.set_service_status(service, status).await;
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use z4_host::{Error, Route};
-use z4_proto::convert::etag_text;
+use z4_proto::convert::{etag_text, schedule_out_of_limits, timestamp};
 use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_tasks::outcome::Refusal;
@@ -39,8 +39,15 @@ pub(crate) fn failure(error: &Error) -> Failure {
         Error::DiskFull => named(reason::DISK_FULL).with_retry_after(DISK_WAIT),
         Error::Stopping => draining(),
         Error::Unknown => named(reason::OUTCOME_UNKNOWN),
-        Error::TaskNotFound(_) => named(reason::TASK_NOT_FOUND),
+        Error::TaskNotFound(_) | Error::KeyNotFound { .. } => named(reason::TASK_NOT_FOUND),
         Error::QueueNotFound(_) => named(reason::QUEUE_NOT_FOUND),
+        Error::ScheduleNotFound(..) => named(reason::SCHEDULE_NOT_FOUND),
+        // Both are parts of a schedule, wherever one is named.
+        Error::Cron(why) if why.place().is_some() => {
+            Failure::invalid("schedule.cron", reason::CRON_INVALID, why)
+        }
+        Error::Cron(why) => Failure::invalid("schedule.time_zone", reason::ZONE_UNKNOWN, why),
+        Error::Invalid(invalid) => schedule_out_of_limits(invalid),
         Error::NotJoined | Error::Removed => named(reason::NOT_JOINED).with_retry_after(RESTART_WAIT),
         Error::NoPeerPort => named(reason::UNSUPPORTED),
         Error::Registry(refusal) => {
@@ -109,11 +116,63 @@ pub(crate) fn refusal(why: &Refusal) -> Failure {
         Refusal::QueueNotEmpty { .. } => {
             Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string())
         }
-        Refusal::TaskChanged { .. } => Failure::new(Kind::Conflict, reason::TASK_CHANGED, why.to_string()),
-        Refusal::TaskLeased { .. } => Failure::new(Kind::Conflict, reason::TASK_LEASED, why.to_string()),
+        Refusal::KeyTaken { id, .. } | Refusal::KeyLeased { id, .. } | Refusal::KeyUsed { id, .. } => {
+            Failure::new(Kind::AlreadyExists, reason::KEY_TAKEN, why.to_string()).with_task(*id)
+        }
+        Refusal::KeyNotFound { .. } => Failure::new(Kind::NotFound, reason::TASK_NOT_FOUND, why.to_string()),
+        Refusal::KeysNotEmpty(_) => Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string()),
+        Refusal::TaskChanged { id, etag, given } => {
+            let (etag, given) = (etag_text(*etag), etag_text(*given));
+            let what = format!(
+                "task {id} has etag {etag}, not {given}: it was changed since; read it again and redo the change"
+            );
+            Failure::new(Kind::Conflict, reason::TASK_CHANGED, what)
+        }
+        Refusal::TaskLeased { id, until } => {
+            let until = timestamp(*until);
+            let what =
+                format!("task {id} is leased until {until}; change it when it was given back, or cancel it");
+            Failure::new(Kind::Conflict, reason::TASK_LEASED, what)
+        }
+        Refusal::QueueHasSchedules { .. } => {
+            Failure::new(Kind::Conflict, reason::QUEUE_HAS_SCHEDULES, why.to_string())
+        }
+        Refusal::ScheduleNotFound { .. } => {
+            Failure::new(Kind::NotFound, reason::SCHEDULE_NOT_FOUND, why.to_string())
+        }
+        Refusal::ScheduleExists { .. } => {
+            Failure::new(Kind::AlreadyExists, reason::SCHEDULE_EXISTS, why.to_string())
+        }
+        Refusal::ScheduleChanged { queue, schedule, etag, given } => {
+            let (etag, given) = (etag_text(*etag), etag_text(*given));
+            let what = format!(
+                "schedule {schedule:?} of queue {queue} has etag {etag}, not {given}: it was changed since; read it again and redo the change"
+            );
+            Failure::new(Kind::Conflict, reason::ETAG_MISMATCH, what)
+        }
+        Refusal::ScheduleMoved { .. } => {
+            Failure::new(Kind::Conflict, reason::SCHEDULE_MOVED, why.to_string())
+        }
+        Refusal::ScheduleOverlaps { .. } => {
+            Failure::new(Kind::Conflict, reason::SCHEDULE_OVERLAPS, why.to_string())
+        }
+        Refusal::TooManySchedules(_) => {
+            Failure::new(Kind::Overloaded, reason::TOO_MANY_SCHEDULES, why.to_string())
+                .with_retry_after(TOO_MANY_QUEUES_WAIT)
+        }
         Refusal::TaskDead(_) | Refusal::TaskNotDead(_) => {
             Failure::new(Kind::Conflict, reason::TASK_STATE, why.to_string())
         }
+        Refusal::TaskBlocked { first, .. } => {
+            Failure::new(Kind::Conflict, reason::TASK_BLOCKED, why.to_string()).with_task(*first)
+        }
+        Refusal::AfterUnknown(id) | Refusal::AfterFuture(id) | Refusal::AfterElsewhere { id, .. } => {
+            Failure::new(Kind::Conflict, reason::AFTER_UNKNOWN, why.to_string()).with_task(*id)
+        }
+        Refusal::AfterFailed(id) => {
+            Failure::new(Kind::Conflict, reason::AFTER_FAILED, why.to_string()).with_task(*id)
+        }
+        Refusal::QueueAwaited(_) => Failure::new(Kind::Conflict, reason::QUEUE_NOT_EMPTY, why.to_string()),
         Refusal::LeaseLost { .. } => Failure::new(Kind::Conflict, reason::LEASE_LOST, why.to_string()),
     }
 }

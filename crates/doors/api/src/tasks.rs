@@ -2,17 +2,22 @@
 
 mod cancel;
 mod create;
+mod explain;
 mod get;
 mod lease;
 mod list;
 mod pull;
 mod push;
 mod queues;
+mod redrive;
+mod run;
+mod selection;
 mod settle;
 mod split;
 mod stale;
+mod update;
 
-pub(crate) use list::{bad_token, hex, unhex};
+pub(crate) use list::{bad_token, hex, page_size, unhex};
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -114,6 +119,41 @@ impl Tasks for TasksService {
         request: Request<v1::CancelTasksRequest>,
     ) -> Result<Response<v1::CancelTasksResponse>, Status> {
         unary!(self, request, cancel::cancel)
+    }
+
+    async fn update_task(
+        &self,
+        request: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::UpdateTaskResponse>, Status> {
+        unary!(self, request, update::one)
+    }
+
+    async fn update_tasks(
+        &self,
+        request: Request<v1::UpdateTasksRequest>,
+    ) -> Result<Response<v1::UpdateTasksResponse>, Status> {
+        unary!(self, request, update::many)
+    }
+
+    async fn run_tasks(
+        &self,
+        request: Request<v1::RunTasksRequest>,
+    ) -> Result<Response<v1::RunTasksResponse>, Status> {
+        unary!(self, request, run::run)
+    }
+
+    async fn redrive_tasks(
+        &self,
+        request: Request<v1::RedriveTasksRequest>,
+    ) -> Result<Response<v1::RedriveTasksResponse>, Status> {
+        unary!(self, request, redrive::redrive)
+    }
+
+    async fn explain_task(
+        &self,
+        request: Request<v1::ExplainTaskRequest>,
+    ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
+        unary!(self, request, explain::explain)
     }
 
     async fn list_queues(

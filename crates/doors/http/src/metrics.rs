@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use z4_host::{DueCounts, Handle, Snapshot};
+use z4_host::{DueCounts, Handle, QueueStats, Snapshot};
 
 use crate::process::resident_bytes;
 use crate::text::Page;
@@ -41,6 +41,22 @@ fn tasks(page: &mut Page, handle: &Handle) {
         ("z4_tasks_acked_total", "Tasks acknowledged.", &tasks.acked),
         ("z4_tasks_failed_total", "Tasks that a consumer said it failed.", &tasks.failed),
         ("z4_tasks_dead_total", "Tasks that failed for the last time.", &tasks.dead),
+        ("z4_schedule_slots_fired_total", "Slots of schedules that made a task.", &tasks.slots_fired),
+        (
+            "z4_schedule_slots_overlapped_total",
+            "Slots without a task: the last one was open.",
+            &tasks.slots_overlapped,
+        ),
+        (
+            "z4_schedule_slots_late_total",
+            "Slots without a task: older than the catch-up window.",
+            &tasks.slots_late,
+        ),
+        (
+            "z4_schedule_slots_refused_total",
+            "Slots without a task: the queue took none.",
+            &tasks.slots_refused,
+        ),
         ("z4_settlements_stale_total", "Settlements refused because their lease was over.", &tasks.stale),
     ];
     for (name, help, value) in counters {
@@ -55,23 +71,25 @@ fn tasks(page: &mut Page, handle: &Handle) {
 }
 
 fn queues(page: &mut Page, snapshot: &Snapshot) {
-    let mut rows: Vec<(&str, [u64; 4])> = snapshot
-        .queues
-        .iter()
-        .map(|(name, stats)| (name.as_str(), [stats.waiting, stats.leased, stats.dead, stats.finished]))
-        .collect();
-    rows.sort_by_key(|(name, [waiting, leased, ..])| (std::cmp::Reverse(waiting + leased), *name));
+    let counts =
+        |stats: &QueueStats| [stats.waiting, stats.leased, stats.blocked, stats.dead, stats.finished];
+    let queues = snapshot.queues.iter();
+    let mut rows: Vec<(&str, [u64; 5])> =
+        queues.map(|(name, stats)| (name.as_str(), counts(stats))).collect();
+    rows.sort_by_key(|(name, [waiting, leased, blocked, ..])| {
+        (std::cmp::Reverse(waiting + leased + blocked), *name)
+    });
     rows.truncate(QUEUES_MAX);
     if rows.len() < snapshot.queues_total {
-        let totals = &snapshot.totals;
         let shown = |at: usize| rows.iter().map(|(_, counts)| counts[at]).sum::<u64>();
-        let totals = [totals.waiting, totals.leased, totals.dead, totals.finished];
+        let totals = counts(&snapshot.totals);
         rows.push((OTHER, std::array::from_fn(|at| totals[at] - shown(at))));
     }
     page.single("z4_queues", GAUGE, "Queues this host leads.", snapshot.queues_total);
     let gauges = [
         ("z4_queue_waiting_tasks", "Tasks nobody holds, scheduled or due."),
         ("z4_queue_leased_tasks", "Tasks consumers hold."),
+        ("z4_queue_blocked_tasks", "Tasks that wait for others to end."),
         ("z4_queue_dead_tasks", "Tasks that failed for the last time."),
         ("z4_queue_finished_tasks", "Tasks that have ended and are kept."),
     ];

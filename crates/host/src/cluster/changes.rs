@@ -154,7 +154,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn wait_for(&self, holds: impl Fn(&Registry) -> bool) -> Option<Registry> {
+    pub(super) async fn wait_for(&self, holds: impl Fn(&Registry) -> bool) -> Option<Registry> {
         let until = self.clock.monotonic_ns() + SEEN_NS;
         loop {
             let registry = self.registry();

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 use z4_multiraft::Input;
 use z4_registry::{Command, Refusal};
-use z4_types::{HostId, ShardId};
+use z4_tasks::Settings;
+use z4_types::{HostId, Kind, ShardId};
 
 use super::Handle;
 use crate::clocks::PeerClock;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, policies};
 use crate::error::Error;
 use crate::machine::HostWrite;
 use crate::registry_shard::RegistryChange;
@@ -65,6 +66,51 @@ impl Handle {
         let change = RegistryChange { command, reply };
         self.shared.runner.send(Input::Write(ShardId(0), HostWrite::Registry(change)));
         answer.await.unwrap_or(Err(Error::Unknown))
+    }
+
+    /// Sets, for all queues whose names match `pattern`, what they do not set themselves; replaces what was set for it
+    /// before. Shards are told within moments.
+    ///
+    /// # Errors
+    /// As [`Handle::change`].
+    pub async fn set_policy(&self, pattern: String, settings: &Settings) -> Result<(), Error> {
+        self.change_policy(Command::SetPolicy { pattern, settings: settings.encode() }).await
+    }
+
+    /// Forgets what was set for `pattern`.
+    ///
+    /// # Errors
+    /// As [`Handle::change`]; `Registry` if nothing was.
+    pub async fn delete_policy(&self, pattern: String) -> Result<(), Error> {
+        self.change_policy(Command::DeletePolicy { pattern }).await
+    }
+
+    async fn change_policy(&self, command: Command) -> Result<(), Error> {
+        self.refuse_if_idle()?;
+        if let Some(cluster) = &self.shared.cluster {
+            return cluster.change_policy(command).await;
+        }
+        self.change(command).await?;
+        // Without a peer port there are no passes of a controller that would see to it.
+        let registry = self.registry();
+        let encoded = policies::command(&registry).map_err(|pattern| {
+            let what = format!("the policy of {pattern:?} was set by a newer version; upgrade this host");
+            Error::Storage(Kind::Unsupported, what)
+        })?;
+        for shard in registry.shards.iter().map(|shard| shard.id).filter(|shard| shard.0 > 0) {
+            self.shared.runner.send(Input::Write(shard, policies::write(encoded.clone())));
+        }
+        Ok(())
+    }
+
+    /// Returns the policies that this host knows: their version, and settings by pattern. Ones that a newer version has
+    /// set and this one cannot read are left out.
+    #[must_use]
+    pub fn policies(&self) -> (u64, Vec<(String, Settings)>) {
+        let registry = self.registry();
+        let list = registry.policies.list.iter();
+        let known = list.filter_map(|(pattern, bytes)| Some((pattern.clone(), Settings::decode(bytes)?)));
+        (registry.policies.version, known.collect())
     }
 
     /// Adds the host that waits at `address`, its peer port's host:port, under its name `host`. A host that is a member
@@ -148,7 +194,6 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::running::Host;
-    use z4_types::Kind;
 
     #[tokio::test]
     async fn a_change_is_answered_when_it_is_applied_or_refused() {

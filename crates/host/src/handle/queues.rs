@@ -1,13 +1,13 @@
-//! What is asked of whole queues: settings, pauses, purges, what they count.
+//! What is asked of whole queues and their groups: settings, pauses, purges, what they count, what holds them back.
 
-use z4_tasks::command::{Command, Pause, Purge, SetQueue};
-use z4_tasks::encode;
+use z4_tasks::command::{Command, Pause, Purge, SetGroup, SetQueue};
 use z4_tasks::outcome::{Outcome, Purged, QueueSet, Refusal};
+use z4_tasks::{GroupCursor, GroupInfo, GroupPage, GroupSettings, encode};
 use z4_types::{Duration, Millis, QueueName, TaskId};
 
 use super::{Handle, REQUEST_OVERHEAD, RETRY_AFTER};
 use crate::error::Error;
-use crate::shard::{QueueCounts, QueueSetup, Read, Write};
+use crate::shard::{Held, QueueCounts, QueueSetup, Read, Write};
 
 impl Handle {
     /// Makes a queue or changes its settings.
@@ -93,6 +93,55 @@ impl Handle {
         counts.map(|counts| (now, counts)).ok_or(Error::QueueNotFound(queue))
     }
 
+    /// Sets limits of one group, which need not have tasks; returns what is set of it now.
+    ///
+    /// # Errors
+    /// As [`Handle::set_queue`].
+    pub async fn set_group(&self, set: SetGroup) -> Result<Result<GroupSettings, Refusal>, Error> {
+        let queue = set.queue.clone();
+        match self.manage(&queue, &Command::SetGroup(set)).await? {
+            Outcome::GroupSet(answer) => Ok(answer),
+            _ => unreachable!("an outcome is of its command's kind"),
+        }
+    }
+
+    /// Returns a page of a queue's groups, and the shard time of the answer. Linearizable, each page.
+    ///
+    /// # Errors
+    /// As [`Handle::queue_setup`].
+    pub async fn groups_of(
+        &self,
+        queue: QueueName,
+        after: Option<GroupCursor>,
+        limit: usize,
+    ) -> Result<(Millis, GroupPage), Error> {
+        let (shard, asked) = (self.shard_of(&queue), queue.clone());
+        let (now, page) =
+            self.read(shard, |reply| Read::Groups { queue: asked, after, limit, reply }).await?;
+        page.map(|page| (now, page)).ok_or(Error::QueueNotFound(queue))
+    }
+
+    /// Returns one group, and the shard time of the answer. One that has no tasks and of which nothing is set follows its
+    /// queue. Linearizable.
+    ///
+    /// # Errors
+    /// As [`Handle::queue_setup`].
+    pub async fn group_of(&self, queue: QueueName, group: String) -> Result<(Millis, GroupInfo), Error> {
+        let (shard, asked) = (self.shard_of(&queue), queue.clone());
+        let (now, info) = self.read(shard, |reply| Read::Group { queue: asked, group, reply }).await?;
+        info.map(|info| (now, info)).ok_or(Error::QueueNotFound(queue))
+    }
+
+    /// Returns what holds a queue back, and the shard time of the answer. Linearizable.
+    ///
+    /// # Errors
+    /// As [`Handle::queue_setup`].
+    pub async fn explain_queue(&self, queue: QueueName) -> Result<(Millis, Held), Error> {
+        let (shard, asked) = (self.shard_of(&queue), queue.clone());
+        let (now, held) = self.read(shard, |reply| Read::Held { queue: asked, reply }).await?;
+        held.map(|held| (now, held)).ok_or(Error::QueueNotFound(queue))
+    }
+
     /// Returns what the ack of a task left behind; None: nothing, or it is not kept any more. Linearizable.
     ///
     /// # Errors
@@ -103,11 +152,11 @@ impl Handle {
     }
 
     /// Proposes a command about one queue. It is small and people wait for it, so it may use what is reserved.
-    async fn manage(&self, queue: &QueueName, command: &Command) -> Result<Outcome, Error> {
+    pub(super) async fn manage(&self, queue: &QueueName, command: &Command) -> Result<Outcome, Error> {
         self.refuse_if_idle()?;
         let encoded = encode(command);
         let bytes = encoded.len() + REQUEST_OVERHEAD;
         let permit = self.shared.budget.take_freeing(bytes).ok_or(Error::Overloaded(RETRY_AFTER))?;
-        self.ask(self.shard_of(queue), |reply| Write::Manage { encoded, reply, permit }).await
+        self.ask(self.shard_of(queue), |reply| Write::Manage { encoded, grows: false, reply, permit }).await
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use z4_multiraft::Input;
 use z4_store::View;
 use z4_tasks::{Fault, ListFilter, Page, PageToken, QueueInfo, QueueStats, TaskInfo};
+use z4_types::limits::LIST_PAGE_MAX;
 use z4_types::{Kind, Millis, QueueName, ShardId, TaskId};
 
 use super::Handle;
@@ -23,6 +24,12 @@ use crate::shard::{Read, Reply, reply};
 
 /// Views held at a time; further lists wait. A view keeps old pages of the base and the working set of its time alive.
 pub(super) const VIEWS_MAX: usize = 16;
+/// Tasks that are looked at for one page of a list with a test, give or take a thousand: a tenth of a second.
+const LOOKED_MAX: usize = 10_000;
+/// Reads of a thousand tasks, or 2 MiB of them, for such a page.
+const READS_MAX: usize = 32;
+/// Bytes of tasks that have passed after which such a page ends; the last read may add 2 MiB.
+const PASSED_BYTES_MAX: usize = 1 << 20;
 
 /// What to list.
 #[derive(Debug, Clone)]
@@ -35,6 +42,25 @@ pub struct ListRequest {
     pub after: Option<PageToken>,
     /// Most tasks to return.
     pub limit: u32,
+    /// Shows only those that pass. A page may then be empty and not the last: so many were looked at as one may.
+    pub test: Option<Test>,
+}
+
+/// Judges tasks, for a list. Runs on a blocking thread.
+#[derive(Clone)]
+pub struct Test(Arc<dyn Fn(&TaskInfo) -> bool + Send + Sync>);
+
+impl Test {
+    /// Returns a test by a function.
+    pub fn new(passes: impl Fn(&TaskInfo) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(passes))
+    }
+}
+
+impl std::fmt::Debug for Test {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Test")
+    }
 }
 
 impl Handle {
@@ -114,7 +140,7 @@ impl Handle {
 
     /// Reads a frozen view of a shard that this host leads on a blocking thread; returns the shard time it is of, and
     /// what was read.
-    async fn view<T: Send + 'static>(
+    pub(super) async fn view<T: Send + 'static>(
         &self,
         shard: ShardId,
         read: Arc<impl Fn(&View) -> Result<T, Fault> + Send + Sync + 'static>,
@@ -162,12 +188,40 @@ impl Handle {
 
 /// Reads a page from a view; None if there is no such queue.
 pub(super) fn page(view: &View, request: &ListRequest) -> Result<Option<Page>, Fault> {
-    let ListRequest { queue, filter, after, limit } = request;
+    let ListRequest { queue, filter, after, limit, test } = request;
     let rows = ViewRows(view);
     if z4_tasks::queue(&rows, queue)?.is_none() {
         return Ok(None);
     }
-    z4_tasks::list(&rows, queue, *filter, after.as_ref(), *limit).map(Some)
+    match test {
+        None => z4_tasks::list(&rows, queue, *filter, after.as_ref(), *limit).map(Some),
+        Some(test) => tested_page(&rows, request, test).map(Some),
+    }
+}
+
+/// Reads pages until enough of their tasks have passed, or enough were looked at.
+fn tested_page(rows: &ViewRows<'_>, request: &ListRequest, test: &Test) -> Result<Page, Fault> {
+    let limit = request.limit.clamp(1, LIST_PAGE_MAX) as usize;
+    let mut page = Page { tasks: Vec::new(), next: request.after };
+    let (mut looked, mut bytes) = (0, 0);
+    for _ in 0..READS_MAX {
+        let found = z4_tasks::list(rows, &request.queue, request.filter, page.next.as_ref(), LIST_PAGE_MAX)?;
+        looked += found.tasks.len();
+        for task in found.tasks.into_iter().filter(|task| (test.0)(task)) {
+            if page.tasks.len() == limit {
+                page.next = page.tasks.last().map(PageToken::after);
+                return Ok(page);
+            }
+            bytes += task.weight();
+            page.tasks.push(task);
+        }
+        page.next = found.next;
+        let enough = page.tasks.len() == limit || looked >= LOOKED_MAX || bytes >= PASSED_BYTES_MAX;
+        if page.next.is_none() || enough {
+            break;
+        }
+    }
+    Ok(page)
 }
 
 pub(super) fn storage(error: Fault) -> Error {
@@ -188,17 +242,7 @@ pub(super) mod tests {
     use z4_tasks::command::{Due, NewTask};
 
     pub(in crate::handle) fn task(due: Due) -> NewTask {
-        NewTask {
-            payload: vec![7; 10].into(),
-            metadata: Vec::new(),
-            due,
-            priority: None,
-            max_attempts: None,
-            retry: None,
-            ttl: None,
-            group: None,
-            request: None,
-        }
+        NewTask { payload: vec![7; 10].into(), due, ..NewTask::default() }
     }
 
     #[tokio::test]
@@ -225,7 +269,8 @@ pub(super) mod tests {
         }
         listed.sort();
         assert_eq!(listed, names);
-        let request = |queue| ListRequest { queue, filter: ListFilter::default(), after: None, limit: 100 };
+        let request =
+            |queue| ListRequest { queue, filter: ListFilter::default(), after: None, limit: 100, test: None };
         let (_, page) = handle.list(request(names[4].clone())).await.expect("a page");
         assert_eq!(page.tasks.len(), 5);
         let unknown = QueueName::new("unknown").expect("valid");

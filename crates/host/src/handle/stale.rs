@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use z4_multiraft::{Applied, Driver, StateMachine as _};
 use z4_registry::{Registry, Replica};
 use z4_store::View;
@@ -20,7 +21,7 @@ use z4_tasks::{ListFilter, Page, TaskInfo};
 use z4_types::{HostId, Index, Millis, ShardId, TaskId};
 
 use super::Handle;
-use super::reads::{ListRequest, page, storage};
+use super::reads::{ListRequest, Test, page, storage};
 use crate::error::Error;
 use crate::machine::HostMachine;
 use crate::rows::RowsRef;
@@ -39,18 +40,26 @@ pub struct Freshness {
 }
 
 impl Handle {
-    /// Returns one task as this host's replica has it, None if it has none.
+    /// Returns one task as this host's replica has it, None if it has none, and what its ack left behind.
     ///
     /// # Errors
     /// `NoReplica`; `NoSuchShard`; `Overloaded`, `Stopping`, `NotJoined`, `Removed`; `Storage`.
-    pub async fn get_stale(&self, id: TaskId) -> Result<(Freshness, Option<TaskInfo>), Error> {
+    pub async fn get_stale(
+        &self,
+        id: TaskId,
+    ) -> Result<(Freshness, Option<(TaskInfo, Option<Bytes>)>), Error> {
         let shard = self.task_shard(id)?;
         let permit = self.permit(0)?;
         let (reply, answer) = reply();
         self.shared.runner.look(move |driver| {
             let found = applied(driver, shard, Index(0)).and_then(|(freshness, shown)| {
-                let found = z4_tasks::get(&RowsRef(shown.store), id).map_err(storage)?;
-                Ok((freshness, found))
+                let rows = RowsRef(shown.store);
+                let Some(info) = z4_tasks::get(&rows, id).map_err(storage)? else {
+                    return Ok((freshness, None));
+                };
+                let has_result = info.result_bytes.is_some();
+                let result = if has_result { z4_tasks::result(&rows, id).map_err(storage)? } else { None };
+                Ok((freshness, Some((info, result))))
             });
             reply(found);
             drop(permit);
@@ -59,8 +68,8 @@ impl Handle {
     }
 
     /// Returns a page of a queue's tasks as this host's replica has them, None if it has no such queue. The replica
-    /// must have applied `at_least`. `filter_at` makes the filter for the time of the answer; that of the request is
-    /// not looked at.
+    /// must have applied `at_least`. `wanted_at` says what to list for the time of the answer; what the request says of it
+    /// is not looked at.
     ///
     /// # Errors
     /// `Behind`, or as [`Handle::get_stale`].
@@ -68,7 +77,7 @@ impl Handle {
         &self,
         request: ListRequest,
         at_least: Index,
-        filter_at: impl Fn(Millis) -> ListFilter + Send + Sync + 'static,
+        wanted_at: impl Fn(Millis) -> (ListFilter, Option<Test>) + Send + Sync + 'static,
     ) -> Result<(Freshness, Option<Page>), Error> {
         let shard = self.shard_of(&request.queue);
         let ask = |reply: Reply<(Freshness, View)>| {
@@ -81,8 +90,8 @@ impl Handle {
             });
         };
         let read = move |freshness: Freshness, view: &View| {
-            let filter = filter_at(freshness.now);
-            page(view, &ListRequest { filter, ..request.clone() })
+            let (filter, test) = wanted_at(freshness.now);
+            page(view, &ListRequest { filter, test, ..request.clone() })
         };
         self.viewed(ask, Arc::new(read)).await
     }
@@ -145,9 +154,10 @@ mod tests {
         let queue = QueueName::new("mail").expect("valid");
         let tasks = [task(Due::Now), task(Due::After(Duration(3_600_000)))];
         let created = handle.create(queue.clone(), None, &tasks).await.expect("creates");
-        let id = *created[1].as_ref().expect("created");
+        let id = created[1].as_ref().expect("created").id;
         let (freshness, found) = handle.get_stale(id).await.expect("answers");
-        let info = found.expect("is there");
+        let (info, result) = found.expect("is there");
+        assert_eq!(result, None, "it was not acked");
         assert!(matches!(info.state, TaskState::Waiting { deliver_at } if deliver_at > freshness.now));
         assert!(freshness.applied > Index(1) && freshness.now >= freshness.time);
         assert_eq!(freshness.time, info.created_at, "the create was the last entry");
@@ -159,9 +169,10 @@ mod tests {
             filter: ListFilter::default(),
             after: None,
             limit: 100,
+            test: None,
         };
-        let due = |now: Millis| ListFilter { state: Some(Phase::Waiting), from: None, to: Some(now) };
-        let all = |_| ListFilter::default();
+        let due = |now: Millis| (ListFilter { state: Some(Phase::Waiting), from: None, to: Some(now) }, None);
+        let all = |_| (ListFilter::default(), None);
         let list = handle.list_stale(request(&queue), freshness.applied, all);
         assert_eq!(list.await.expect("answers").1.expect("a page").tasks.len(), 2);
         let list = handle.list_stale(request(&queue), Index(0), due);

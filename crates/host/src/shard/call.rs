@@ -9,12 +9,16 @@ use tokio::sync::oneshot;
 use z4_multiraft::{Refuse, Refused};
 use z4_store::View;
 use z4_tasks::command::Settlement;
-use z4_tasks::outcome::{Outcome, Refusal, Settled};
-use z4_tasks::{Body, DueCounts, Fields, QueueConfig, QueueInfo, QueueStats, TaskInfo};
+use z4_tasks::outcome::{Made, Outcome, Refusal, Settled};
+use z4_tasks::{
+    Body, DueCounts, EventFilter, Events, Fields, GroupCursor, GroupInfo, GroupPage, Hold, QueueConfig,
+    QueueInfo, QueueStats, Start, TaskInfo, Why,
+};
 use z4_types::{Duration, Millis, QueueName, ShardId, TaskId};
 
 use super::delivery::{ConsumerId, Deliver};
 use super::rates::Rates;
+use super::watchers::{Bell, WatcherId};
 use crate::budget::Permit;
 use crate::error::Error;
 
@@ -39,7 +43,7 @@ pub enum Write {
         /// How many of its tasks are due at once.
         due_now: u32,
         /// One answer per task.
-        reply: Reply<Vec<Result<TaskId, Refusal>>>,
+        reply: Reply<Vec<Result<Made, Refusal>>>,
         /// The request's share of the host's budget.
         permit: Permit,
     },
@@ -61,10 +65,12 @@ pub enum Write {
         /// The request's share of the host's budget.
         permit: Permit,
     },
-    /// Does something to a whole queue: any command that is about one and creates no task.
+    /// Does something to a whole queue, or to tasks that are there: any command that creates none.
     Manage {
         /// The command's bytes.
         encoded: Bytes,
+        /// It writes what callers sent into rows: refused on a full disk.
+        grows: bool,
         /// Its outcome.
         reply: Reply<Outcome>,
         /// The request's share of the host's budget.
@@ -97,6 +103,33 @@ pub enum Write {
         /// Who.
         consumer: ConsumerId,
     },
+    /// Adds a watcher of a queue's events, which need not exist.
+    Watch {
+        /// Chosen by the caller, unique on this host.
+        watcher: WatcherId,
+        /// What it watches.
+        queue: QueueName,
+        /// Wakes it.
+        bell: Arc<Bell>,
+    },
+    /// Removes a watcher.
+    Unwatch {
+        /// Who.
+        watcher: WatcherId,
+    },
+}
+
+/// Which events are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsRequest {
+    /// Of which queue.
+    pub queue: QueueName,
+    /// From where on.
+    pub start: Start,
+    /// Which of them.
+    pub filter: EventFilter,
+    /// Most events of the page.
+    pub limit: usize,
 }
 
 /// A linearizable read of a task shard.
@@ -106,6 +139,15 @@ pub enum Read {
         /// Which.
         id: TaskId,
         /// None: it does not exist.
+        reply: Reply<(Millis, Option<TaskInfo>)>,
+    },
+    /// The task that has a key, with everything known of it.
+    GetByKey {
+        /// Of this queue.
+        queue: QueueName,
+        /// The key.
+        key: String,
+        /// None: no task has it.
         reply: Reply<(Millis, Option<TaskInfo>)>,
     },
     /// A frozen view, to be read on another thread, and the shard time it shows.
@@ -127,6 +169,40 @@ pub enum Read {
         /// Of a queue that does not exist, what would hold for it. The time is the shard's.
         reply: Reply<(Millis, Box<QueueSetup>)>,
     },
+    /// Why one task is not running.
+    Explain {
+        /// Which.
+        id: TaskId,
+        /// None: it does not exist. The time is the shard's.
+        reply: Reply<(Millis, Option<Box<Explained>>)>,
+    },
+    /// What holds one queue back.
+    Held {
+        /// Which.
+        queue: QueueName,
+        /// None: it does not exist. The time is the shard's.
+        reply: Reply<(Millis, Option<Held>)>,
+    },
+    /// Groups of one queue.
+    Groups {
+        /// Which.
+        queue: QueueName,
+        /// Where the page before ended.
+        after: Option<GroupCursor>,
+        /// Most groups.
+        limit: usize,
+        /// None: there is no such queue. The time is the shard's.
+        reply: Reply<(Millis, Option<GroupPage>)>,
+    },
+    /// One group of a queue.
+    Group {
+        /// Which queue.
+        queue: QueueName,
+        /// Which group.
+        group: String,
+        /// None: there is no such queue. The time is the shard's.
+        reply: Reply<(Millis, Option<GroupInfo>)>,
+    },
     /// What one queue counts.
     Counts {
         /// Which.
@@ -140,6 +216,13 @@ pub enum Read {
         id: TaskId,
         /// None: nothing.
         reply: Reply<Option<Bytes>>,
+    },
+    /// A page of a queue's events.
+    Events {
+        /// Which.
+        request: Box<EventsRequest>,
+        /// Takes them.
+        reply: Reply<Events>,
     },
     /// Counters of all queues.
     Stats {
@@ -157,6 +240,35 @@ pub struct QueueSetup {
     pub config: QueueConfig,
     /// Where each field comes from that is no default: the pattern of a policy, or None for the queue itself.
     pub sources: Vec<(Fields, Option<String>)>,
+}
+
+/// Why a task is not running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// Why.
+    pub why: Why,
+    /// The task.
+    pub task: TaskInfo,
+    /// Who could take it.
+    pub waiting: Waiters,
+}
+
+/// What holds a queue back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// What must go, in that order; nothing: a consumer would get a task.
+    pub holds: Vec<Hold>,
+    /// Who could take one.
+    pub waiting: Waiters,
+}
+
+/// Consumers of a queue, on the host that leads its shard: all there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiters {
+    /// Open ones.
+    pub consumers: u64,
+    /// Of these, those that would take a task now.
+    pub hungry: u64,
 }
 
 /// What a queue counts.
@@ -198,7 +310,8 @@ impl Write {
             Self::Manage { reply, .. } => reply(Err(error)),
             Self::Open { mut sink, .. } => sink.closed(error),
             // Nobody waits for these.
-            Self::Credit { .. } | Self::Close { .. } => {}
+            Self::Credit { .. } | Self::Close { .. } | Self::Unwatch { .. } => {}
+            Self::Watch { bell, .. } => bell.close(error),
         }
     }
 }
@@ -208,11 +321,17 @@ impl Refuse for Read {
         let error = Error::from_refused(why, shard);
         match self {
             Self::Get { reply, .. } => reply(Err(error)),
+            Self::GetByKey { reply, .. } => reply(Err(error)),
             Self::View { reply } => reply(Err(error)),
             Self::Queue { reply, .. } => reply(Err(error)),
             Self::Setup { reply, .. } => reply(Err(error)),
+            Self::Explain { reply, .. } => reply(Err(error)),
+            Self::Held { reply, .. } => reply(Err(error)),
+            Self::Groups { reply, .. } => reply(Err(error)),
+            Self::Group { reply, .. } => reply(Err(error)),
             Self::Counts { reply, .. } => reply(Err(error)),
             Self::Result { reply, .. } => reply(Err(error)),
+            Self::Events { reply, .. } => reply(Err(error)),
             Self::Stats { reply } => reply(Err(error)),
         }
     }

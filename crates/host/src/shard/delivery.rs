@@ -22,7 +22,7 @@ use z4_types::limits::LEASE_TASKS_MAX;
 use z4_types::{Duration, Millis, QueueName};
 
 use super::agenda::{Agenda, LineId};
-use super::call::Delivery;
+use super::call::{Delivery, Waiters};
 use super::room::{Room, Weights, room};
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
@@ -180,6 +180,15 @@ impl Consumers {
             consumer.tasks = consumer.tasks.saturating_add(tasks);
             consumer.bytes = consumer.bytes.saturating_add_unsigned(bytes);
         });
+    }
+
+    /// Returns how many consumers a queue has, and how many of them would take a task.
+    pub(crate) fn waiting(&self, queue: &QueueName) -> Waiters {
+        let line = self.names.get(queue).and_then(|line| self.lines.get(line));
+        line.map_or(Waiters::default(), |line| Waiters {
+            consumers: line.members as u64,
+            hungry: line.hungry,
+        })
     }
 
     /// Takes note of a create that is proposed: `tasks` of it are due at once.

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use z4_multiraft::Histogram;
-use z4_tasks::outcome::{Pick, Refusal, Settled};
-use z4_types::{Millis, TaskId};
+use z4_tasks::outcome::{Fired, Made, Pick, Refusal, Settled};
+use z4_types::Millis;
 
 /// Counters since the host started; tasks of all shards it leads.
 #[derive(Debug, Default)]
@@ -26,13 +26,22 @@ pub struct TaskMetrics {
     pub dead: AtomicU64,
     /// Settlements refused: the lease was over and the task is not.
     pub stale: AtomicU64,
+    /// Slots of schedules that made a task.
+    pub slots_fired: AtomicU64,
+    /// Slots that made none because the last task was open.
+    pub slots_overlapped: AtomicU64,
+    /// Slots that made none because they were older than the catch-up window.
+    pub slots_late: AtomicU64,
+    /// Slots that made none because their queue took none.
+    pub slots_refused: AtomicU64,
     /// Shard time of delivery minus the later of due time and creation.
     pub lateness: Histogram,
 }
 
 impl TaskMetrics {
-    pub(crate) fn pushed(&self, results: &[Result<TaskId, Refusal>]) {
-        self.pushed.fetch_add(results.iter().filter(|r| r.is_ok()).count() as u64, Relaxed);
+    pub(crate) fn pushed(&self, results: &[Result<Made, Refusal>]) {
+        let new = results.iter().flatten().filter(|made| !made.existed);
+        self.pushed.fetch_add(new.count() as u64, Relaxed);
     }
 
     pub(crate) fn settled(&self, results: &[Result<Settled, Refusal>]) {
@@ -57,6 +66,26 @@ impl TaskMetrics {
         self.stale.fetch_add(stale, Relaxed);
     }
 
+    pub(crate) fn fired(&self, fired: Fired) {
+        match fired {
+            Fired::Created(_) => {
+                self.pushed.fetch_add(1, Relaxed);
+                self.slots_fired.fetch_add(1, Relaxed);
+            }
+            Fired::Overlapped => {
+                self.slots_overlapped.fetch_add(1, Relaxed);
+            }
+            Fired::Late(slots) => {
+                self.slots_late.fetch_add(slots, Relaxed);
+            }
+            Fired::Refused => {
+                self.slots_refused.fetch_add(1, Relaxed);
+            }
+            // A remembered one counts when it fires, and a stale one was counted.
+            Fired::Buffered | Fired::Stale => {}
+        }
+    }
+
     pub(crate) fn lapsed(&self, dead: u32) {
         self.dead.fetch_add(dead.into(), Relaxed);
     }
@@ -76,7 +105,7 @@ impl TaskMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use z4_types::{ShardId, Token};
+    use z4_types::{ShardId, TaskId, Token};
 
     #[test]
     fn each_settlement_counts_as_what_it_was() {

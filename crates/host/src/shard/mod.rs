@@ -13,6 +13,7 @@
 mod agenda;
 mod call;
 mod delivery;
+mod firing;
 mod metrics;
 #[cfg(feature = "bug-lease-granted-twice")]
 mod planted;
@@ -20,6 +21,7 @@ mod rates;
 mod room;
 #[cfg(test)]
 mod tests;
+mod watchers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,10 +30,10 @@ use bytes::Bytes;
 use z4_multiraft::{Admission, Fault, Refused};
 use z4_store::GroupStore;
 use z4_tasks::command::{Command, Settlement, Verdict};
-use z4_tasks::outcome::{Leased, Outcome, Pick, Refusal, Settled};
+use z4_tasks::outcome::{Leased, Made, Outcome, Pick, Refusal, Settled};
 use z4_tasks::{EntryBuilder, Fields, Machine, QueueConfig, Settings, encode};
 use z4_types::limits::ENTRY_BYTES_TARGET;
-use z4_types::{Duration, Entry, Index, Millis, QueueName, ShardId, TaskId, Term};
+use z4_types::{Duration, Entry, Index, Millis, QueueName, ShardId, Term};
 
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
@@ -41,10 +43,14 @@ use rates::Activity;
 use room::{DELIVERY_OVERHEAD, metadata_weight};
 
 pub(crate) use call::reply;
-pub use call::{Delivery, QueueCounts, QueueSetup, Read, Reply, Write};
+pub use call::{
+    Delivery, EventsRequest, Explained, Held, QueueCounts, QueueSetup, Read, Reply, Waiters, Write,
+};
 pub use delivery::{ConsumerId, Deliver};
 pub use metrics::TaskMetrics;
 pub use rates::Rates;
+use watchers::Watchers;
+pub use watchers::{Bell, WatcherId};
 
 /// Leases, TTLs and evictions handled in one entry; the rest follows in the next.
 const ADVANCE_LIMIT: u32 = 2_000;
@@ -60,11 +66,18 @@ struct Pending {
 
 /// Who hears of an outcome.
 enum Waiter {
-    Create { queue: QueueName, due_now: u32, reply: Reply<Vec<Result<TaskId, Refusal>>>, _permit: Permit },
+    Create {
+        queue: QueueName,
+        due_now: u32,
+        reply: Reply<Vec<Result<Made, Refusal>>>,
+        _permit: Permit,
+    },
     Settle(Reply<Vec<Result<Settled, Refusal>>>, Permit),
     Cancel(Reply<Vec<Result<(), Refusal>>>, Permit),
     Manage(Reply<Outcome>, Permit),
     Lease(Asked),
+    /// A slot of a schedule.
+    Slot,
     Nobody,
 }
 
@@ -77,8 +90,11 @@ pub struct TaskShard {
     packed: Vec<Waiter>,
     inflight: VecDeque<(Index, Term, Vec<Waiter>)>,
     consumers: Consumers,
+    watchers: Watchers,
     /// An Advance is proposed and not applied: one is enough.
     advancing: bool,
+    /// Slots of schedules are proposed and not applied: what comes after them is worked out then.
+    firing: usize,
     metrics: Arc<TaskMetrics>,
     activity: Activity,
     /// Bounds the bytes on their way to consumers, all shards of the host together.
@@ -114,7 +130,9 @@ impl TaskShard {
             packed: Vec::new(),
             inflight: VecDeque::new(),
             consumers: Consumers::new(Arc::clone(&outbox)),
+            watchers: Watchers::default(),
             advancing: false,
+            firing: 0,
             metrics,
             activity: Activity::default(),
             outbox,
@@ -148,8 +166,13 @@ impl TaskShard {
             Write::Cancel { ids, reply, permit } => {
                 self.pend(encode(&Command::Cancel(ids)), Waiter::Cancel(reply, permit));
             }
-            // On a full disk too: they are few and small, and some of them make room.
-            Write::Manage { encoded, reply, permit } => self.pend(encoded, Waiter::Manage(reply, permit)),
+            Write::Manage { grows: true, .. } if admission == Admission::FreeingOnly => {
+                write.answer(Error::DiskFull);
+            }
+            // On a full disk too: they are small, and some of them make room.
+            Write::Manage { encoded, reply, permit, .. } => {
+                self.pend(encoded, Waiter::Manage(reply, permit));
+            }
             Write::Open { consumer, queue, name, lease, sink } => {
                 self.consumers.open(consumer, queue, name, lease, sink);
             }
@@ -157,6 +180,8 @@ impl TaskShard {
             Write::Close { consumer } => {
                 self.consumers.close(consumer);
             }
+            Write::Watch { watcher, queue, bell } => self.watchers.open(watcher, queue, bell),
+            Write::Unwatch { watcher } => self.watchers.close(watcher),
         }
     }
 
@@ -174,6 +199,7 @@ impl TaskShard {
             self.packed.push(Waiter::Nobody);
             self.advancing = true;
         }
+        self.fire_slots(&rows, now, &mut entry)?;
         while let Some(next) = self.pending.front() {
             if entry.commands() > 0 && entry.bytes() + next.encoded.len() > ENTRY_BYTES_TARGET {
                 break;
@@ -204,6 +230,9 @@ impl TaskShard {
         for queue in self.machine.take_touched() {
             self.consumers.touched(queue);
         }
+        for queue in self.machine.take_eventful() {
+            self.watchers.happened(queue);
+        }
         let ours = leading
             && self
                 .inflight
@@ -227,6 +256,10 @@ impl TaskShard {
                 let found = z4_tasks::get(&RowsRef(store), id).map_err(fault)?;
                 reply(Ok((now, found)));
             }
+            Read::GetByKey { queue, key, reply } => {
+                let found = z4_tasks::by_key(&RowsRef(store), &queue, &key).map_err(fault)?;
+                reply(Ok((now, found)));
+            }
             Read::View { reply } => {
                 let view = store.view()?;
                 reply(Ok((now, view)));
@@ -238,6 +271,25 @@ impl TaskShard {
                 reply(Ok((now, info, due)));
             }
             Read::Setup { queue, reply } => reply(Ok((now, Box::new(self.setup(&queue))))),
+            Read::Explain { id, reply } => {
+                let rows = RowsRef(store);
+                let why = z4_tasks::explain(&rows, &self.machine, id, now).map_err(fault)?;
+                let found = why.map(|why| z4_tasks::get(&rows, id).map(|task| task.map(|task| (why, task))));
+                let explained = found.transpose().map_err(fault)?.flatten().map(|(why, task)| {
+                    let waiting = self.consumers.waiting(&task.queue);
+                    Box::new(Explained { why, task, waiting })
+                });
+                reply(Ok((now, explained)));
+            }
+            Read::Held { queue, reply } => {
+                let holds = z4_tasks::explain_queue(&RowsRef(store), &self.machine, &queue, now);
+                let waiting = self.consumers.waiting(&queue);
+                reply(Ok((now, holds.map_err(fault)?.map(|holds| Held { holds, waiting }))));
+            }
+            Read::Groups { queue, after, limit, reply } => {
+                reply(Ok((now, self.machine.groups(&queue, after.as_ref(), limit))));
+            }
+            Read::Group { queue, group, reply } => reply(Ok((now, self.machine.group(&queue, &group)))),
             Read::Counts { queue, reply } => {
                 let due = self.machine.due(&RowsRef(store), &queue, now).map_err(fault)?;
                 let rates = self.activity.rates(&queue, now, &self.machine);
@@ -247,6 +299,11 @@ impl TaskShard {
             }
             Read::Result { id, reply } => {
                 reply(Ok(z4_tasks::result(&RowsRef(store), id).map_err(fault)?));
+            }
+            Read::Events { request, reply } => {
+                let EventsRequest { queue, start, filter, limit } = &*request;
+                let found = z4_tasks::events(&RowsRef(store), queue, *start, filter, *limit);
+                reply(Ok(found.map_err(fault)?));
             }
             Read::Stats { reply } => {
                 reply(Ok(self.machine.queues().map(|(name, stats)| (name.clone(), stats)).collect()));
@@ -276,7 +333,8 @@ impl TaskShard {
         for mut consumer in self.consumers.close_all() {
             consumer.sink.closed(refused.clone());
         }
-        self.advancing = false;
+        self.watchers.close_all(&refused);
+        (self.advancing, self.firing) = (false, 0);
         self.activity.clear();
     }
 
@@ -284,6 +342,7 @@ impl TaskShard {
         for mut consumer in self.consumers.close_all() {
             consumer.sink.closed(Error::Stopping);
         }
+        self.watchers.close_all(&Error::Stopping);
     }
 
     pub(crate) fn deadline(&mut self, store: &GroupStore) -> Result<Option<Millis>, Fault> {
@@ -295,7 +354,8 @@ impl TaskShard {
         if !self.advancing {
             at = self.machine.next_deadline(&rows).map_err(fault)?;
         }
-        Ok(at.into_iter().chain(self.consumers.next_look()).min())
+        let slot = if self.firing == 0 { self.machine.next_slot(&rows).map_err(fault)? } else { None };
+        Ok(at.into_iter().chain(slot).chain(self.consumers.next_look()).min())
     }
 
     pub(crate) fn now(&self) -> Millis {
@@ -327,6 +387,23 @@ impl TaskShard {
 
     fn pend(&mut self, encoded: Bytes, waiter: Waiter) {
         self.pending.push_back(Pending { encoded, waiter });
+    }
+
+    /// Adds what is to become of the slots of schedules that have come.
+    fn fire_slots(&mut self, rows: &RowsRef<'_>, now: Millis, entry: &mut EntryBuilder) -> Result<(), Fault> {
+        if self.firing > 0 || self.machine.next_slot(rows).map_err(fault)?.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let due = self.machine.due_slots(rows, now, firing::SCHEDULES_PER_PASS).map_err(fault)?;
+        for slot in &due {
+            self.activity.watch(&slot.queue, &self.machine);
+        }
+        for command in firing::firings(due, now) {
+            entry.push(&command);
+            self.packed.push(Waiter::Slot);
+            self.firing += 1;
+        }
+        Ok(())
     }
 
     /// Adds the Leases of consumers for what is due already and for what this entry makes due.
@@ -365,6 +442,12 @@ impl TaskShard {
             (Waiter::Cancel(reply, _permit), Outcome::Cancelled(results)) => reply(Ok(results)),
             (Waiter::Manage(reply, _permit), outcome) => reply(Ok(outcome)),
             (Waiter::Lease(asked), Outcome::Leased(leased)) => self.hand_over(store, asked, leased)?,
+            (Waiter::Slot, outcome) => {
+                self.firing = self.firing.saturating_sub(1);
+                if let Outcome::SlotFired(fired) = outcome {
+                    self.metrics.fired(fired);
+                }
+            }
             (Waiter::Nobody, Outcome::Advanced { dead, .. }) => {
                 self.advancing = false;
                 self.metrics.lapsed(dead);
@@ -463,7 +546,7 @@ impl Waiter {
             Self::Settle(reply, _) => reply(Err(error.clone())),
             Self::Cancel(reply, _) => reply(Err(error.clone())),
             Self::Manage(reply, _) => reply(Err(error.clone())),
-            Self::Lease(_) | Self::Nobody => {}
+            Self::Lease(_) | Self::Slot | Self::Nobody => {}
         }
     }
 }

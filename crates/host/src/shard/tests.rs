@@ -150,17 +150,7 @@ impl Rig {
 }
 
 fn task(payload: usize) -> NewTask {
-    NewTask {
-        payload: vec![7; payload].into(),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
-        group: None,
-    }
+    NewTask { payload: vec![7; payload].into(), ..NewTask::default() }
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use prost_types::FieldMask;
 use z4_tasks::command::{PurgeStates, SetMode, SetQueue};
-use z4_tasks::{Breaker, Effective, Fields, Invalid, Patch, Rate, Retention, Settings};
+use z4_tasks::{Breaker, Effective, Fields, Invalid, Patch, Rate, Retention, Settings, check_pattern};
 use z4_types::{Duration, Priority, QueueName};
 
 use super::{duration, pb_duration, pb_retry, retry};
@@ -169,6 +169,38 @@ fn named(path: &str) -> Result<Fields, Failure> {
     Err(Failure::invalid("update_mask", reason::FIELD_INVALID, what))
 }
 
+/// Returns a policy: its pattern and all that is set for it, checked.
+///
+/// # Errors
+/// `Invalid` with the field.
+pub fn policy(pb: Option<v1::Policy>) -> Result<(String, Settings), Failure> {
+    let Some(v1::Policy { pattern, settings }) = pb else {
+        let what = "is missing; give a pattern and the settings of the queues that match it";
+        return Err(Failure::invalid("policy", reason::FIELD_MISSING, what));
+    };
+    let below_policy = |mut failure: Failure| {
+        failure.message = format!("policy.{}", failure.message);
+        failure.field = failure.field.map(|field| format!("policy.{field}"));
+        failure
+    };
+    check_pattern(&pattern).map_err(|invalid| {
+        below_policy(Failure::invalid(invalid.field, reason::FIELD_INVALID, invalid.problem))
+    })?;
+    let settings = self::settings(settings.unwrap_or_default()).map_err(below_policy)?;
+    if settings.fields() == Fields::default() {
+        let what = "sets nothing; give at least one setting, or delete the policy";
+        return Err(below_policy(Failure::invalid("settings", reason::FIELD_MISSING, what)));
+    }
+    settings.check().map_err(|invalid| below_policy(out_of_limits(invalid)))?;
+    Ok((pattern, settings))
+}
+
+/// Returns a policy as its message.
+#[must_use]
+pub fn pb_policy(pattern: String, settings: &Settings) -> v1::Policy {
+    v1::Policy { pattern, settings: Some(pb_settings(settings)) }
+}
+
 /// Returns the settings that a message sets. Their limits are checked with the command.
 ///
 /// # Errors
@@ -216,7 +248,7 @@ fn retention(pb: v1::Retention) -> Result<Retention, Failure> {
     Ok(Retention { age, count: pb.count })
 }
 
-fn rate(pb: v1::Rate, field: &'static str) -> Result<Rate, Failure> {
+pub(super) fn rate(pb: v1::Rate, field: &'static str) -> Result<Rate, Failure> {
     let thousandths = (pb.per_second * 1_000.0).round();
     if !(1.0..=THOUSANDTHS_MAX).contains(&thousandths) {
         let what =
@@ -318,7 +350,7 @@ fn pb_retention(retention: Retention) -> v1::Retention {
     v1::Retention { age: Some(pb_duration(retention.age)), count: retention.count }
 }
 
-fn pb_rate(rate: Rate) -> v1::Rate {
+pub(super) fn pb_rate(rate: Rate) -> v1::Rate {
     v1::Rate { per_second: rate.thousandths as f64 / 1_000.0, burst: Some(rate.burst) }
 }
 
@@ -445,6 +477,26 @@ mod tests {
         check("settings.breaker.failure_percent", |pb| {
             pb.breaker = Some(v1::Breaker { failure_percent: Some(300), ..Default::default() });
         });
+    }
+
+    #[test]
+    fn a_policy_names_a_pattern_and_something_to_set() {
+        let policy = |pattern: &str, settings| {
+            super::policy(Some(v1::Policy { pattern: pattern.into(), settings: Some(settings) }))
+        };
+        let (pattern, settings) = policy("acme/*", full()).expect("fine");
+        assert_eq!((pattern.as_str(), settings.fields()), ("acme/*", Fields::ALL));
+        assert_eq!(policy("acme/*", pb_settings(&settings)), Ok((pattern, settings)));
+        let zero = v1::QueueSettings { max_attempts: Some(0), ..Default::default() };
+        for (field, failure) in [
+            ("policy", super::policy(None).expect_err("none")),
+            ("policy.pattern", policy("acme*", full()).expect_err("no level")),
+            ("policy.settings", policy("*", v1::QueueSettings::default()).expect_err("nothing")),
+            ("policy.settings.max_attempts", policy("*", zero).expect_err("a limit")),
+        ] {
+            assert_eq!(failure.field.as_deref(), Some(field), "{}", failure.message);
+            assert!(failure.message.starts_with(field), "{}", failure.message);
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl World {
         self.heal();
         // Whoever can be asked for tasks all the time is never at rest.
         self.with_clients(super::Clients::close_all);
+        self.close_lively();
         self.converge()?;
         self.converged_ms = self.now() / 1_000_000 - self.converged_ms;
         self.reached.reach("converged");
@@ -55,6 +56,7 @@ impl World {
         self.bear_outsiders()?;
         self.ask_again()?;
         self.deliver_all()?;
+        self.calm_lively()?;
         self.scan()?;
         for at in 0..self.nodes.len() {
             self.check_rows(at)?;
@@ -81,7 +83,7 @@ impl World {
         self.clients.hang_up(&mut self.history, |_| true);
     }
 
-    fn moment(&mut self, ns: u64) -> Checked {
+    pub(super) fn moment(&mut self, ns: u64) -> Checked {
         self.pass_time(ns);
         self.move_on()
     }

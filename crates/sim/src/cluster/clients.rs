@@ -24,7 +24,8 @@ use super::letters::{CallId, Letter, Sink};
 use super::node::Node;
 use super::swarm::{Call, Swarm, choose};
 use crate::client::{
-    CREDIT_BYTES, Create, Held, ITEM_OVERHEAD, REQUEST_OVERHEAD, draw_lease, draw_task, draw_verdict, is_due,
+    CREDIT_BYTES, Create, Held, ITEM_OVERHEAD, REQUEST_OVERHEAD, draw_lease, draw_task, draw_verdict, ids,
+    is_due,
 };
 use crate::model::Tag;
 use crate::report::Reached;
@@ -291,7 +292,7 @@ impl Clients {
         let call = self.call(scene, node, shard, Asked::Create(create.clone()));
         scene.history.creating(shard, call, create.queue, &create.tasks, create.named);
         let letters = scene.nodes[node].letters.clone();
-        let reply = letters.reply(move |answer| Letter::Created(call, answer));
+        let reply = letters.reply(move |answer| Letter::Created(call, ids(answer)));
         let write = Write::Create { queue, encoded, due_now, reply, permit };
         scene.write(node, shard, write);
     }

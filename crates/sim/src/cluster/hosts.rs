@@ -70,6 +70,7 @@ impl World {
                     let ns = (1 + self.dice.below(self.swarm.trouble_ms)) * 1_000_000;
                     self.nodes[at].cut_off_until = self.now() + ns;
                     self.clients.cut_off(at);
+                    self.lively.cut_off(at);
                     self.reached.reach("clients cut off from a host");
                 }
             }

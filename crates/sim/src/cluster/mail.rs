@@ -17,6 +17,7 @@ use super::history::Told;
 use super::letters::{CallId, Letter};
 use crate::checks::{Checked, Violation, ensure};
 use crate::client::Held;
+use crate::lively::Lively;
 
 /// Tasks of a page: small, so that lists have several.
 const PAGE: u32 = 7;
@@ -185,7 +186,8 @@ impl World {
                 match answer {
                     Ok(stats) => {
                         let none = QueueStats::default();
-                        let sum = stats.iter().fold(none, |sum, (_, stats)| sum.plus(stats));
+                        let plain = stats.iter().filter(|(queue, _)| !Lively::owns(queue));
+                        let sum = plain.fold(none, |sum, (_, stats)| sum.plus(stats));
                         self.note(format_args!("counted {} by {at}: {sum:?}", waiting.shard));
                         self.counted.insert(waiting.shard, sum);
                         if self.scanning {

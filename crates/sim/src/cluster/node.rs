@@ -165,9 +165,9 @@ impl Node {
         self.letters = Letters::default();
         let mut compare = digests.watch(true);
         let letters = self.letters.clone();
-        boot.driver.watch_digests(Box::new(move |shard, index, digest| {
-            compare(shard, index, digest);
-            letters.put(Letter::Applied(shard, index));
+        boot.driver.watch_digests(Box::new(move |shard, entry, digest| {
+            compare(shard, entry, digest);
+            letters.put(Letter::Applied(shard, entry.index));
         }));
         self.controller = Some(Controller::new(self.announcement(&boot.identity)));
         self.controlled_ns = 0;

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use crate::checks::Violation;
 use crate::disk::Counters;
+use crate::lively::draw::Manners;
 use crate::net::NetCounters;
 use crate::report::{Reached, Seeded, Tally};
 
@@ -117,7 +118,7 @@ impl Seeded for Outcome {
     }
 
     fn describe(seed: u64) -> String {
-        super::Swarm::draw(seed).to_string()
+        format!("{}\n  {:?}", super::Swarm::draw(seed), Manners::of(seed))
     }
 
     fn again(seed: u64) -> String {
@@ -184,7 +185,8 @@ impl Tally<Outcome> for Totals {
     }
 
     fn missing(&self) -> Vec<&'static str> {
-        REACHED.iter().copied().filter(|state| self.sum.reached.count(state) == 0).collect()
+        let all = REACHED.iter().chain(crate::lively::REACHED).copied();
+        all.filter(|state| self.sum.reached.count(state) == 0).collect()
     }
 
     fn seeds(&self) -> u64 {
@@ -219,7 +221,7 @@ impl Tally<Outcome> for Totals {
         line(format!("disks:{row}"));
         line(format!("slowest to agree: {} ms (seed {})", self.slowest.0, self.slowest.1));
         line("reached:".into());
-        for pair in REACHED.chunks(2) {
+        for pair in REACHED.chunks(2).chain(crate::lively::REACHED.chunks(2)) {
             let cells: Vec<String> = pair
                 .iter()
                 .map(|state| format!("  {state:<44}{:>9}", self.sum.reached.count(state)))

@@ -95,6 +95,10 @@ impl Model {
                 TaskState::Dead { .. } => {}
                 // No queue of the workload keeps finished tasks.
                 TaskState::Finished { .. } => ensure!(false, "T1", "task {id} is kept: {:?}", info.state),
+                // And no task of it comes after others.
+                TaskState::Blocked { .. } => {
+                    ensure!(false, "T1", "task {id} waits for others: {:?}", info.state)
+                }
             }
         } else if task.lease.is_none() && info.deliveries == 0 {
             let waits =

@@ -22,14 +22,9 @@ fn id(at: u64, counter: u64) -> TaskId {
 fn new_task(due: Due) -> NewTask {
     NewTask {
         payload: Bytes::copy_from_slice(&7u64.to_le_bytes()),
-        metadata: Vec::new(),
         due,
-        priority: None,
         max_attempts: Some(3),
-        retry: None,
-        ttl: None,
-        request: None,
-        group: None,
+        ..NewTask::default()
     }
 }
 
@@ -57,6 +52,7 @@ fn deliver(model: &mut Model, reached: &mut Reached, now: u64, token: u64, deliv
         payload: task.payload,
         metadata: task.metadata,
         group: None,
+        key: None,
         priority: task.priority.unwrap_or_default(),
         created_at: Millis(100),
         max_attempts: 3,

@@ -28,6 +28,7 @@ impl World {
         self.disk.set_faults(Faults::default());
         self.disk.set_capacity(None);
         self.disk.disarm();
+        self.close_lively();
         if self.rng.chance(1, 2) {
             let result = self.act(Event::PowerLoss);
             self.after(result)?;
@@ -41,13 +42,14 @@ impl World {
         self.verify()?;
         self.ask_again()?;
         self.deliver_all()?;
+        self.calm_lively()?;
         self.scan()?;
         self.reached.reach("drained");
         Ok(())
     }
 
     /// Runs `part` until it gets through: an error that was armed before may still end the host.
-    fn through(&mut self, mut part: impl FnMut(&mut Self) -> Result<(), Fault>) -> Checked {
+    pub(super) fn through(&mut self, mut part: impl FnMut(&mut Self) -> Result<(), Fault>) -> Checked {
         for _ in 0..TRIES_MAX {
             let life = self.life;
             let mut result = part(self);

@@ -10,6 +10,7 @@ use z4_types::{Duration, Millis};
 
 use super::{Checked, Error, Settled, Violation, World, ensure};
 use crate::client::{Held, Letter, Waiting};
+use crate::lively::Lively;
 
 /// Tasks of a page: small, so that lists have several.
 const PAGE: u32 = 7;
@@ -23,7 +24,7 @@ impl World {
         for letter in self.clients.letters.take() {
             self.read_letter(letter)?;
         }
-        Ok(())
+        self.follow_lively()
     }
 
     fn answered(&mut self, call: u64) -> Waiting {
@@ -120,7 +121,8 @@ impl World {
             Letter::Counted(call, answer) => {
                 self.answered(call);
                 self.note(format_args!("counted {call}: {answer:?}"));
-                for (_, stats) in answer.into_iter().flatten() {
+                let plain = answer.into_iter().flatten().filter(|(queue, _)| !Lively::owns(queue));
+                for (_, stats) in plain {
                     self.counted = self.counted.plus(&stats);
                 }
             }

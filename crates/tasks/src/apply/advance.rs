@@ -1,7 +1,8 @@
 //! Advance: what time alone has ended.
 //!
 //! First TTLs, so that an expired task is not delivered once more; then leases that ran out, each a failure, the task due
-//! again at once; then requests out of the window, and finished tasks out of their retention.
+//! again at once; then what comes after tasks that have ended; then requests out of the window, keys whose window is over, and finished tasks and events out of their
+//! retention.
 //!
 //! # Invariants
 //! - At most `limit` rows are handled, whatever has piled up; `more` says that another Advance is due.
@@ -13,6 +14,7 @@ use z4_types::{Millis, TaskId, Token};
 use super::fail::Again;
 use crate::codec::Malformed;
 use crate::head::{First, Head, Point};
+use crate::keys::read_end;
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Settled};
 use crate::rows::{OwnedTexts, Phase, State, Texts, key};
@@ -50,13 +52,30 @@ impl Machine {
         }
         left -= lapsed.len() as u32;
 
+        left -= self.follow(store, left)?;
         left -= self.evict(store, left)?;
+        left -= self.evict_keys(store, left)?;
         self.evict_finished(store, left)?;
+        self.remove_events(store, left)?;
         self.advance_groups(limit.min(ADVANCE_ROWS_MAX))?;
         let due = |first: Option<Millis>| first.is_some_and(|at| at <= now);
         // Requests left over are not urgent: every entry evicts some, and `next_deadline` tells when to come for them.
-        let more = due(self.first_ttl(store)?) || due(self.first_lease(store)?);
+        let more = due(self.first_ttl(store)?) || due(self.first_lease(store)?) || self.has_endings(store)?;
         Ok(Outcome::Advanced { more, dead })
+    }
+
+    /// Takes up to `limit` keys of ended tasks away whose window is over; returns how many.
+    fn evict_keys(&mut self, store: &mut dyn Store, limit: u32) -> Result<u32, Fault> {
+        let from = |(until, id): Point| key::key_end(Millis(until), TaskId(id));
+        let now = self.meta.now;
+        let ends = collect(store, &self.key_ends, from, key::KEY_ENDS_END, now, limit, |key, value| {
+            let (queue, name) = read_end(value)?;
+            key::read_key_end(key).map(|(until, id)| ((until.0, id.0), (queue, name.to_owned())))
+        })?;
+        for (queue, name) in &ends {
+            self.forget_key(store, *queue, name)?;
+        }
+        Ok(ends.len() as u32)
     }
 
     /// Ends a lease that ran out: its consumer has failed the task, and the next one gets it at once.

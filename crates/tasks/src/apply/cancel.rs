@@ -1,7 +1,6 @@
 //! Cancel: ends tasks by id, whatever their state. A consumer that holds one is told so when it settles.
 
 use crate::codec::List;
-use crate::command::Target;
 use crate::machine::Machine;
 use crate::outcome::{Outcome, Refusal};
 use crate::rows::Phase;
@@ -22,11 +21,11 @@ impl Machine {
         Ok(Outcome::Cancelled(results))
     }
 
-    /// The same for those that are as the caller saw them.
+    /// The same for those that are as the caller saw them, or are named by their key.
     pub(super) fn cancel_if(&mut self, store: &mut dyn Store, mut tasks: List<'_>) -> Result<Outcome, Fault> {
         let mut results = Vec::with_capacity(tasks.len());
-        while let Some((id, etag)) = tasks.next_cancel_if()? {
-            let found = match self.target(store, Target { id, etag: Some(etag) })? {
+        while let Some(target) = tasks.next_target()? {
+            let (id, found) = match self.target(store, &target)? {
                 Ok(found) => found,
                 Err(refusal) => {
                     results.push(Err(refusal));

@@ -1,4 +1,4 @@
-//! DeleteQueue: forgets a queue that holds no task. Its counters go with it; one of the same name starts from zero.
+//! DeleteQueue: forgets a queue that holds no task and has no schedule. Its counters go with it; one of the same name starts from zero.
 
 use z4_types::QueueName;
 
@@ -17,12 +17,22 @@ impl Machine {
         let Some((number, record)) = self.named(name) else {
             return Ok(Err(Refusal::QueueNotFound(queue)));
         };
-        let tasks = record.tasks();
+        let (tasks, awaited) = (record.tasks(), record.stats.awaited);
         if let Some(refusal) = self.changed(&queue, etag) {
             return Ok(Err(refusal));
         }
         if tasks > 0 {
             return Ok(Err(Refusal::QueueNotEmpty { queue, tasks }));
+        }
+        if awaited > 0 {
+            // Edges name the queue by its number, which would be free for another.
+            return Ok(Err(Refusal::QueueAwaited(queue)));
+        }
+        if let Some(schedule) = self.first_schedule(store, number)? {
+            return Ok(Err(Refusal::QueueHasSchedules { queue, schedule }));
+        }
+        if !self.forget_keys(store, number)? {
+            return Ok(Err(Refusal::KeysNotEmpty(queue)));
         }
         // Rows of steps whose last task has gone are deleted with the record's next write, which will not come.
         let now = self.meta.now;

@@ -10,8 +10,8 @@ use crate::rows::{State, Texts};
 use crate::{Fault, Store};
 
 impl Machine {
-    /// Sets the end of a lease, which was checked, to `ttl` from now; shorter than before if so asked, but never
-    /// shorter than a new lease could be. The token stays. Progress, if told, replaces what was told before.
+    /// Sets the end of a lease, which was checked, to `ttl` from now, zero meaning as long as the queue says; shorter than
+    /// before if so asked, but never shorter than a new lease could be. The token stays. Progress, if told, replaces what was told before.
     pub(super) fn extend(
         &mut self,
         store: &mut dyn Store,
@@ -20,6 +20,7 @@ impl Machine {
         ttl: Duration,
         progress: Option<&str>,
     ) -> Result<Settled, Fault> {
+        let ttl = if ttl.0 == 0 { self.queue(state.queue)?.effective.lease_duration } else { ttl };
         let until = self.meta.now + Duration(ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX));
         if until != state.at || progress.is_some() {
             let before = self.texts(store, id)?;

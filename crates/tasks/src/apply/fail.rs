@@ -3,7 +3,9 @@
 use z4_types::limits::MAX_ATTEMPTS_DEFAULT;
 use z4_types::{Duration, Millis, TaskId};
 
+use crate::after::Ending;
 use crate::command::Retry;
+use crate::events::{EventKind, Facts};
 use crate::index::Found;
 use crate::machine::Machine;
 use crate::outcome::Settled;
@@ -43,6 +45,9 @@ impl Machine {
             (state.phase, state.at, state.ttl_at) = (Phase::Dead, self.meta.now, Millis::NEVER);
             self.write_state(store, id, &state, texts, false);
             self.bury(store, id, &state)?;
+            self.ended_for(store, id, state.queue, Ending::Failed)?;
+            let facts = || Facts::failed(&state, texts.last_error, None);
+            self.emit(store, state.queue, id, EventKind::Dead, facts)?;
             return Ok(Settled::Dead);
         }
         let wait = match again {
@@ -51,6 +56,8 @@ impl Machine {
             Again::Now | Again::Never => Duration(0),
         };
         let due = (self.meta.now + wait).min(Millis::MAX_NAMEABLE);
+        let facts = || Facts::failed(&state, texts.last_error, Some(due));
+        self.emit(store, state.queue, id, EventKind::Failed, facts)?;
         if self.is_serial(leased)? {
             // It keeps its place, so that none overtakes it; the group waits with it.
             self.slow_group(leased, wait)?;

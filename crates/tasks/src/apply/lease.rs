@@ -13,6 +13,7 @@ use z4_types::limits::{CONSUMER_NAME_BYTES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, LEAS
 use z4_types::{Duration, Millis, QueueName, TaskId};
 
 use crate::codec::{Malformed, RawLease, cut};
+use crate::events::{EventKind, Facts};
 use crate::fair::{Ahead, Choice, Groups, Number};
 use crate::groups::heads;
 use crate::head::{First, Head, Point};
@@ -185,6 +186,7 @@ impl Machine {
         let Candidate { group, priority, deliver_at, id, row } = *candidate;
         let mut state = State {
             phase: Phase::Leased,
+            has_key: row.has_key,
             queue,
             priority,
             deliver_at,
@@ -197,6 +199,7 @@ impl Machine {
             revision: 0,
             result_bytes: None,
             member: group.map_or(Member::None, Member::Leased),
+            blockers: 0,
         };
         self.unschedule(store, id, &state)?;
         if row.has_state {
@@ -219,6 +222,7 @@ impl Machine {
         let stats = &mut self.queue_mut(queue)?.stats;
         stats.deliveries += 1;
         stats.redelivered += u64::from(state.deliveries > 1);
+        self.emit(store, queue, id, EventKind::Leased, || Facts::delivered(&state, consumer))?;
         Ok(Pick {
             id,
             token: state.token,

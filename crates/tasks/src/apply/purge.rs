@@ -12,26 +12,38 @@
 use z4_types::TaskId;
 use z4_types::limits::PURGE_TASKS_MAX;
 
+use crate::after::Ending;
 use crate::codec::{Malformed, Reader};
 use crate::command::{Purge, PurgeCursor, PurgeStates};
+use crate::events::{EventKind, Facts};
+use crate::keys::Holder;
 use crate::machine::Machine;
 use crate::outcome::{Purged, Refusal};
+use crate::rows::{Phase, key};
 use crate::{Fault, Read, Store};
 
 /// Rows one Purge looks at: those of newer tasks, or of other queues' leases, are passed over.
 const ROWS_MAX: usize = 10_000;
 
-/// The states in the order they are walked, with their index rows: letter, and whether the key goes on with the queue.
-const WALK: [(PurgeStates, u8, bool); 5] = [
-    (PurgeStates::LEASED, b'L', false),
-    (PurgeStates::WAITING, b'S', true),
-    (PurgeStates::WAITING, b'U', true),
-    (PurgeStates::DEAD, b'D', true),
-    (PurgeStates::FINISHED, b'H', true),
+/// The rows in the order they are walked: the states they are of, the place a cursor names, the letter, and whether the key goes
+/// on with the queue.
+const WALK: [(PurgeStates, u8, u8, bool); 7] = [
+    (PurgeStates::LEASED, PurgeStates::LEASED.0, b'L', false),
+    (PurgeStates::WAITING, PurgeStates::WAITING.0, b'S', true),
+    (PurgeStates::WAITING, WAITING_IN_GROUPS, b'U', true),
+    (PurgeStates::WAITING, BLOCKED, b'J', true),
+    (PurgeStates::DEAD, PurgeStates::DEAD.0, b'D', true),
+    (PurgeStates::FINISHED, PurgeStates::FINISHED.0, b'H', true),
+    (PurgeStates::FINISHED, KEYS, KEY_LETTER, true),
 ];
 
-/// Stands in a cursor for the waiting tasks that have a group.
+/// The place of the waiting tasks that have a group.
 const WAITING_IN_GROUPS: u8 = 16;
+/// The place of the tasks that wait for others.
+const BLOCKED: u8 = 32;
+/// The place of the keys that ended tasks left behind.
+const KEYS: u8 = 64;
+const KEY_LETTER: u8 = b'K';
 
 /// What a batch may still do, and what it has found.
 struct Batch {
@@ -40,6 +52,8 @@ struct Batch {
     tasks: usize,
     rows: usize,
     found: Vec<TaskId>,
+    /// Keys of ended tasks.
+    keys: Vec<String>,
 }
 
 impl Machine {
@@ -57,12 +71,12 @@ impl Machine {
             tasks: purge.limit.clamp(1, PURGE_TASKS_MAX) as usize,
             rows: ROWS_MAX,
             found: Vec::new(),
+            keys: Vec::new(),
         };
         let mut after = purge.after.as_ref();
         let mut next = None;
-        for (state, letter, of_queue) in WALK {
-            // What lies before the cursor is done.
-            let place = if letter == b'U' { WAITING_IN_GROUPS } else { state.0 };
+        for (state, place, letter, of_queue) in WALK {
+            // What comes before the cursor is done.
             if !purge.states.contains(state) || after.is_some_and(|cursor| cursor.state != place) {
                 continue;
             }
@@ -76,10 +90,18 @@ impl Machine {
             let found = self
                 .find(store, id)?
                 .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which is gone")))?;
-            self.remove(store, id, &found)?;
             if !found.state.phase.is_finished() {
+                self.free_key(store, id, &found.state, false)?;
+                if found.state.phase != Phase::Dead {
+                    self.ended_for(store, id, number, Ending::Failed)?;
+                }
                 self.queue_mut(number)?.stats.cancelled += 1;
+                self.emit(store, number, id, EventKind::Cancelled, || Facts::ended(&found.state))?;
             }
+            self.remove(store, id, &found)?;
+        }
+        for name in &batch.keys {
+            self.forget_key(store, number, name)?;
         }
         Ok(Ok(Purged { count: batch.found.len() as u32, next }))
     }
@@ -103,11 +125,15 @@ impl Batch {
         };
         let (mut stopped, mut malformed) = (None, None);
         store.scan(&[&prefix, from].concat(), &to, &mut |key, value| {
-            if self.rows == 0 || self.found.len() == self.tasks {
+            if self.rows == 0 || self.found.len() + self.keys.len() == self.tasks {
                 stopped = Some(key[prefix.len()..].to_vec());
                 return false;
             }
             self.rows -= 1;
+            if letter == KEY_LETTER {
+                malformed = self.note_key(key, value).err();
+                return malformed.is_none();
+            }
             match if of_queue { id_of_key(key) } else { self.id_of_lease(value) } {
                 Ok(Some(id)) if id < self.before => self.found.push(id),
                 Ok(_) => {}
@@ -116,6 +142,15 @@ impl Batch {
             malformed.is_none()
         })?;
         malformed.map_or(Ok(stopped), |error| Err(error.into()))
+    }
+
+    /// Notes a key that an ended task left behind.
+    fn note_key(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformed> {
+        let holder = Holder::read(value)?;
+        if !holder.is_open() && holder.id < self.before {
+            self.keys.push(key::read_task_key(key)?.to_owned());
+        }
+        Ok(())
     }
 
     fn id_of_lease(&self, value: &[u8]) -> Result<Option<TaskId>, Malformed> {

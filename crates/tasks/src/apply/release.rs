@@ -5,6 +5,7 @@
 
 use z4_types::{Duration, Millis, TaskId};
 
+use crate::events::{EventKind, Facts};
 use crate::machine::Machine;
 use crate::outcome::Settled;
 use crate::rows::State;
@@ -22,11 +23,14 @@ impl Machine {
         let texts = self.texts(store, id)?;
         self.lift_lease(store, state)?;
         let due = if delay.0 == 0 { state.deliver_at } else { self.meta.now + delay };
+        let due = due.min(Millis::MAX_NAMEABLE);
+        let facts = || Facts { deliver_at: Some(due), ..Facts::of_lease(state) };
+        self.emit(store, state.queue, id, EventKind::Released, facts)?;
         if delay.0 > 0 && self.is_serial(state)? {
             // As after a failure: none overtakes it.
             self.slow_group(state, delay)?;
             self.wait_again(store, id, &mut { *state }, state.deliver_at, texts.as_texts())?;
-            return Ok(Settled::Released(due.min(Millis::MAX_NAMEABLE)));
+            return Ok(Settled::Released(due));
         }
         self.wait_again(store, id, &mut { *state }, due, texts.as_texts()).map(Settled::Released)
     }

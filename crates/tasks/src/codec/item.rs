@@ -1,11 +1,12 @@
 //! One task of a create, as bytes: in the log entry, and unchanged in its body row.
 
 use bytes::Bytes;
-use z4_types::limits::GROUP_NAME_BYTES_MAX;
-use z4_types::{Duration, Millis, Priority, RequestId};
+use z4_types::limits::{AFTER_TASKS_MAX, GROUP_NAME_BYTES_MAX, KEY_BYTES_MAX};
+use z4_types::{Duration, Millis, Priority, RequestId, TaskId};
 
 use super::reader::{Malformed, Reader, cut, put_len, put_long_text, put_u32, put_u64, put_u128};
-use crate::command::{Due, NewTask, Retry};
+use crate::after::{on_failure_byte, read_on_failure};
+use crate::command::{Due, Key, NewTask, OnConflict, OnFailure, Retry};
 
 const DUE_AT: u8 = 1;
 const DUE_AFTER: u8 = 2;
@@ -19,9 +20,48 @@ const OPEN_PRIORITY: u8 = 64;
 const MORE: u8 = 128;
 
 const GROUP: u8 = 1;
+const KEY: u8 = 2;
+const AFTER: u8 = 4;
+
+const FAIL: u8 = 1;
+const KEEP: u8 = 2;
+const REPLACE: u8 = 3;
+const DEBOUNCE: u8 = 4;
 
 /// Fewest bytes of an item: flags, priority, pair count, payload length.
 pub(crate) const ITEM_BYTES_MIN: usize = 10;
+
+/// A key read in place; see [`Key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawKey<'a> {
+    /// 1 to `KEY_BYTES_MAX` bytes.
+    pub(crate) name: &'a str,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) window: Duration,
+}
+
+/// The tasks another one comes after, read in place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawAfter<'a> {
+    /// Ids of 16 bytes each, at least one.
+    ids: &'a [u8],
+    pub(crate) on_failure: OnFailure,
+}
+
+impl<'a> RawAfter<'a> {
+    pub(crate) fn ids(self) -> impl ExactSizeIterator<Item = TaskId> + use<'a> {
+        self.ids.as_chunks().0.iter().map(|id| TaskId(u128::from_le_bytes(*id)))
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let count = reader.u8("predecessors")?;
+        let on_failure = read_on_failure(reader.u8("on_failure")?)?;
+        if count == 0 || usize::from(count) > AFTER_TASKS_MAX {
+            return Err(Malformed("no number of predecessors"));
+        }
+        Ok(Self { ids: reader.bytes(usize::from(count) * 16, "predecessors")?, on_failure })
+    }
+}
 
 /// A task read in place. Invariant: the metadata bytes hold exactly `pairs` valid pairs.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +76,8 @@ pub(crate) struct Item<'a> {
     pub(crate) request: Option<RequestId>,
     /// Not empty, at most 255 bytes.
     pub(crate) group: Option<&'a str>,
+    pub(crate) key: Option<RawKey<'a>>,
+    pub(crate) after: Option<RawAfter<'a>>,
     pairs: u32,
     metadata: &'a [u8],
     pub(crate) payload: &'a [u8],
@@ -48,7 +90,7 @@ impl<'a> Item<'a> {
         let flags = reader.u8("item flags")?;
         let named = Priority(reader.u8("item priority")?);
         let more = if flags & MORE != 0 { reader.u8("item more flags")? } else { 0 };
-        if more & !GROUP != 0 || (flags & MORE != 0 && more == 0) {
+        if more & !(GROUP | KEY | AFTER) != 0 || (flags & MORE != 0 && more == 0) {
             return Err(Malformed("unknown item flags"));
         }
         let priority = (flags & OPEN_PRIORITY == 0).then_some(named);
@@ -63,6 +105,8 @@ impl<'a> Item<'a> {
         let ttl = if flags & TTL != 0 { Some(Duration(reader.u64("ttl")?)) } else { None };
         let request = if flags & REQUEST != 0 { Some(RequestId(reader.u128("item request")?)) } else { None };
         let group = if more & GROUP != 0 { Some(read_group(reader)?) } else { None };
+        let key = if more & KEY != 0 { Some(RawKey::read(reader)?) } else { None };
+        let after = if more & AFTER != 0 { Some(RawAfter::read(reader)?) } else { None };
         let pairs = reader.u32("metadata pairs")?;
         let before = reader.rest();
         for _ in 0..pairs {
@@ -73,7 +117,21 @@ impl<'a> Item<'a> {
         let len = reader.u32("payload length")? as usize;
         let payload = reader.bytes(len, "payload")?;
         let raw = &all[..all.len() - reader.len()];
-        Ok(Self { raw, due, priority, max_attempts, retry, ttl, request, group, pairs, metadata, payload })
+        Ok(Self {
+            raw,
+            due,
+            priority,
+            max_attempts,
+            retry,
+            ttl,
+            request,
+            group,
+            key,
+            after,
+            pairs,
+            metadata,
+            payload,
+        })
     }
 
     /// Returns the metadata pairs, owned.
@@ -114,8 +172,45 @@ impl<'a> Item<'a> {
             ttl: self.ttl,
             request: self.request,
             group: self.group.map(str::to_owned),
+            key: self.key.map(|key| Box::new(key.to_key())),
+            after: self.after.iter().flat_map(|after| after.ids()).collect(),
+            on_failure: self.after.map_or_else(OnFailure::default, |after| after.on_failure),
         }
     }
+}
+
+impl<'a> RawKey<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(Self {
+            name: read_key(reader)?,
+            on_conflict: match reader.u8("on conflict")? {
+                FAIL => OnConflict::Fail,
+                KEEP => OnConflict::Keep,
+                REPLACE => OnConflict::Replace,
+                DEBOUNCE => OnConflict::Debounce,
+                _ => return Err(Malformed("unknown on conflict")),
+            },
+            window: Duration(reader.u64("key window")?),
+        })
+    }
+
+    fn to_key(self) -> Key {
+        Key { name: self.name.to_owned(), on_conflict: self.on_conflict, window: self.window }
+    }
+}
+
+/// Appends the name of a key; one that is too long, which a check refuses, is cut.
+pub(crate) fn put_key(out: &mut Vec<u8>, name: &str) {
+    let name = cut(name, KEY_BYTES_MAX);
+    out.push(u8::try_from(name.len()).expect("cut to 255 bytes"));
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// Reads the name of a key.
+pub(crate) fn read_key<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
+    let len = reader.u8("key length")?;
+    let name = reader.text(len.into(), "key")?;
+    if name.is_empty() { Err(Malformed("empty key")) } else { Ok(name) }
 }
 
 /// Appends a retry policy.
@@ -163,7 +258,13 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     flags |= if task.request.is_some() { REQUEST } else { 0 };
     flags |= if task.priority.is_none() { OPEN_PRIORITY } else { 0 };
     let group = task.group.as_deref().filter(|group| !group.is_empty());
-    let more = if group.is_some() { GROUP } else { 0 };
+    // One without a name, which a check refuses, is none.
+    let key = task.key.as_deref().filter(|key| !key.name.is_empty());
+    // Past the limit, which a check refuses, they are left out.
+    let after = &task.after[..task.after.len().min(AFTER_TASKS_MAX)];
+    let more = if group.is_some() { GROUP } else { 0 }
+        | if key.is_some() { KEY } else { 0 }
+        | if after.is_empty() { 0 } else { AFTER };
     flags |= if more != 0 { MORE } else { 0 };
     out.push(flags);
     out.push(task.priority.unwrap_or_default().0);
@@ -189,6 +290,21 @@ pub(crate) fn put_item(out: &mut Vec<u8>, task: &NewTask) {
     }
     if let Some(group) = group {
         put_group(out, group);
+    }
+    if let Some(key) = key {
+        put_key(out, &key.name);
+        out.push(match key.on_conflict {
+            OnConflict::Fail => FAIL,
+            OnConflict::Keep => KEEP,
+            OnConflict::Replace => REPLACE,
+            OnConflict::Debounce => DEBOUNCE,
+        });
+        put_u64(out, key.window.0);
+    }
+    if !after.is_empty() {
+        out.push(u8::try_from(after.len()).expect("cut to the limit"));
+        out.push(on_failure_byte(task.on_failure));
+        after.iter().for_each(|id| put_u128(out, id.0));
     }
     put_len(out, task.metadata.len());
     for (key, value) in &task.metadata {

@@ -10,14 +10,14 @@ use super::{put_group, read_group};
 use crate::command::{Pause, Purge, PurgeCursor, PurgeStates, SetGroup, SetMode, SetQueue};
 use crate::settings::{GroupPatch, Patch, Policies};
 
-fn put_etag(out: &mut Vec<u8>, etag: Option<u64>) {
+pub(super) fn put_etag(out: &mut Vec<u8>, etag: Option<u64>) {
     out.push(etag.is_some().into());
     if let Some(etag) = etag {
         put_u64(out, etag);
     }
 }
 
-fn read_flag(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, Malformed> {
+pub(super) fn read_flag(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, Malformed> {
     match reader.u8(what)? {
         0 => Ok(false),
         1 => Ok(true),
@@ -25,7 +25,7 @@ fn read_flag(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, Malfor
     }
 }
 
-fn read_etag(reader: &mut Reader<'_>) -> Result<Option<u64>, Malformed> {
+pub(super) fn read_etag(reader: &mut Reader<'_>) -> Result<Option<u64>, Malformed> {
     Ok(if read_flag(reader, "etag flags")? { Some(reader.u64("etag")?) } else { None })
 }
 

@@ -6,8 +6,11 @@ use super::item::{ITEM_BYTES_MIN, Item};
 use super::reader::{Malformed, Reader};
 use bytes::Bytes;
 
-use super::{queue, update};
-use crate::command::{Command, Pause, Purge, SetGroup, SetQueue, Settlement, Target, UpdateTask, Verdict};
+use super::{queue, schedule, update};
+use crate::command::{
+    Command, Fire, Pause, PauseSchedule, Purge, RunSchedule, SetGroup, SetQueue, SetSchedule, Settlement,
+    Target, UpdateTask, Verdict,
+};
 use crate::settings::Policies;
 
 pub(super) const CREATE: u8 = 1;
@@ -25,6 +28,11 @@ pub(super) const REDRIVE: u8 = 12;
 pub(super) const UPDATE: u8 = 13;
 pub(super) const RUN_NOW: u8 = 14;
 pub(super) const SET_GROUP: u8 = 20;
+pub(super) const SET_SCHEDULE: u8 = 21;
+pub(super) const DELETE_SCHEDULE: u8 = 22;
+pub(super) const PAUSE_SCHEDULE: u8 = 23;
+pub(super) const RUN_SCHEDULE: u8 = 24;
+pub(super) const FIRE: u8 = 25;
 
 pub(super) const ACK: u8 = 1;
 pub(super) const NACK: u8 = 2;
@@ -57,6 +65,11 @@ pub(crate) enum Raw<'a> {
     Update(Box<UpdateTask>),
     RunNow(List<'a>),
     SetGroup(Box<SetGroup>),
+    SetSchedule(Box<SetSchedule>),
+    DeleteSchedule { queue: &'a str, name: &'a str, etag: Option<u64> },
+    PauseSchedule(Box<PauseSchedule>),
+    RunSchedule(Box<RunSchedule>),
+    Fire(Box<Fire>),
 }
 
 /// A create whose items are still bytes.
@@ -137,10 +150,6 @@ impl<'a> List<'a> {
 
     pub(crate) fn next_id(&mut self) -> Result<Option<TaskId>, Malformed> {
         self.next(|reader| reader.u128("task id").map(TaskId))
-    }
-
-    pub(crate) fn next_cancel_if(&mut self) -> Result<Option<(TaskId, u64)>, Malformed> {
-        self.next(|reader| Ok((TaskId(reader.u128("task id")?), reader.u64("etag")?)))
     }
 
     pub(crate) fn next_target(&mut self) -> Result<Option<Target>, Malformed> {
@@ -263,11 +272,19 @@ impl<'a> Raw<'a> {
             }
             PAUSE => queue::read_pause(reader).map(|pause| Self::Pause(Box::new(pause))),
             PURGE => queue::read_purge(reader).map(|purge| Self::Purge(Box::new(purge))),
-            CANCEL_IF => Ok(Self::CancelIf(List::read(reader, 24)?)),
+            CANCEL_IF => Ok(Self::CancelIf(List::read(reader, update::TARGET_BYTES_MIN)?)),
             REDRIVE => Ok(Self::Redrive(List::read(reader, update::TARGET_BYTES_MIN + 8)?)),
             UPDATE => update::read_update(reader).map(|update| Self::Update(Box::new(update))),
             RUN_NOW => Ok(Self::RunNow(List::read(reader, update::TARGET_BYTES_MIN)?)),
             SET_GROUP => queue::read_set_group(reader).map(|set| Self::SetGroup(Box::new(set))),
+            SET_SCHEDULE => schedule::read_set(reader).map(|set| Self::SetSchedule(Box::new(set))),
+            DELETE_SCHEDULE => {
+                let (queue, name, etag) = schedule::read_delete(reader)?;
+                Ok(Self::DeleteSchedule { queue, name, etag })
+            }
+            PAUSE_SCHEDULE => schedule::read_pause(reader).map(|pause| Self::PauseSchedule(Box::new(pause))),
+            RUN_SCHEDULE => schedule::read_run(reader).map(|run| Self::RunSchedule(Box::new(run))),
+            FIRE => schedule::read_fire(reader).map(|fire| Self::Fire(Box::new(fire))),
             _ => Err(Malformed("unknown command kind")),
         }
     }
@@ -311,7 +328,7 @@ impl<'a> Raw<'a> {
             Self::Purge(purge) => Command::Purge(*purge),
             Self::CancelIf(mut list) => {
                 let mut tasks = Vec::with_capacity(list.len());
-                while let Some(task) = list.next_cancel_if()? {
+                while let Some(task) = list.next_target()? {
                     tasks.push(task);
                 }
                 Command::CancelIf(tasks)
@@ -332,6 +349,13 @@ impl<'a> Raw<'a> {
                 Command::RunNow(tasks)
             }
             Self::SetGroup(set) => Command::SetGroup(*set),
+            Self::SetSchedule(set) => Command::SetSchedule(set),
+            Self::DeleteSchedule { queue, name, etag } => {
+                Command::DeleteSchedule { queue: owned_queue(queue), name: name.to_owned(), etag }
+            }
+            Self::PauseSchedule(pause) => Command::PauseSchedule(*pause),
+            Self::RunSchedule(run) => Command::RunSchedule(*run),
+            Self::Fire(fire) => Command::Fire(*fire),
         })
     }
 }

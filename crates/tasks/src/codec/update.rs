@@ -3,14 +3,18 @@
 use bytes::Bytes;
 use z4_types::{Duration, Millis, Priority, TaskId};
 
-use super::raw;
+use super::item::{put_key, read_key};
+use super::put_queue;
+use super::raw::{self, owned_queue, queue_name};
 use super::reader::{Malformed, Reader, put_len, put_long_text, put_u64, put_u128};
-use crate::command::{Due, Target, UpdateTask};
+use crate::command::{Due, Target, UpdateTask, Which};
 
-/// Fewest bytes of a target: id, flags.
-pub(super) const TARGET_BYTES_MIN: usize = 17;
+/// Fewest bytes of a target: flags, and queue and key of a byte each with their lengths.
+pub(super) const TARGET_BYTES_MIN: usize = 5;
 
 const ETAG: u8 = 1;
+const BY_KEY: u8 = 2;
+
 const DUE_NOW: u8 = 2;
 const DUE_AT: u8 = 4;
 const DUE_AFTER: u8 = 8;
@@ -19,26 +23,40 @@ const PAYLOAD: u8 = 32;
 const METADATA: u8 = 64;
 
 pub(super) fn put_target(out: &mut Vec<u8>, target: &Target) {
-    put_u128(out, target.id.0);
-    out.push(if target.etag.is_some() { ETAG } else { 0 });
+    let etag = if target.etag.is_some() { ETAG } else { 0 };
+    match &target.which {
+        Which::Id(id) => {
+            out.push(etag);
+            put_u128(out, id.0);
+        }
+        Which::Key { queue, key } => {
+            out.push(etag | BY_KEY);
+            put_queue(out, queue);
+            put_key(out, key);
+        }
+    }
     if let Some(etag) = target.etag {
         put_u64(out, etag);
     }
 }
 
 pub(super) fn read_target(reader: &mut Reader<'_>) -> Result<Target, Malformed> {
-    let id = TaskId(reader.u128("task id")?);
-    let etag = match reader.u8("target flags")? {
-        0 => None,
-        ETAG => Some(reader.u64("etag")?),
-        _ => return Err(Malformed("unknown target flags")),
+    let flags = reader.u8("target flags")?;
+    if flags & !(ETAG | BY_KEY) != 0 {
+        return Err(Malformed("unknown target flags"));
+    }
+    let which = if flags & BY_KEY != 0 {
+        Which::Key { queue: owned_queue(queue_name(reader)?), key: read_key(reader)?.to_owned() }
+    } else {
+        Which::Id(TaskId(reader.u128("task id")?))
     };
-    Ok(Target { id, etag })
+    let etag = if flags & ETAG != 0 { Some(reader.u64("etag")?) } else { None };
+    Ok(Target { which, etag })
 }
 
 pub(super) fn put_update(out: &mut Vec<u8>, update: &UpdateTask) {
     out.push(raw::UPDATE);
-    put_u128(out, update.target.id.0);
+    put_target(out, &update.target);
     let bit = |is_some, bit| if is_some { bit } else { 0 };
     let due = match update.due {
         None => 0,
@@ -47,14 +65,10 @@ pub(super) fn put_update(out: &mut Vec<u8>, update: &UpdateTask) {
         Some(Due::After(_)) => DUE_AFTER,
     };
     out.push(
-        due | bit(update.target.etag.is_some(), ETAG)
-            | bit(update.priority.is_some(), PRIORITY)
+        due | bit(update.priority.is_some(), PRIORITY)
             | bit(update.payload.is_some(), PAYLOAD)
             | bit(update.metadata.is_some(), METADATA),
     );
-    if let Some(etag) = update.target.etag {
-        put_u64(out, etag);
-    }
     match update.due {
         None | Some(Due::Now) => {}
         Some(Due::At(at)) => put_u64(out, at.0),
@@ -77,13 +91,12 @@ pub(super) fn put_update(out: &mut Vec<u8>, update: &UpdateTask) {
 }
 
 pub(super) fn read_update(mut reader: Reader<'_>) -> Result<UpdateTask, Malformed> {
-    let id = TaskId(reader.u128("task id")?);
+    let target = read_target(&mut reader)?;
     let flags = reader.u8("update flags")?;
     let has = |bit| flags & bit != 0;
-    if flags & 128 != 0 {
+    if flags & !(DUE_NOW | DUE_AT | DUE_AFTER | PRIORITY | PAYLOAD | METADATA) != 0 {
         return Err(Malformed("unknown update flags"));
     }
-    let etag = if has(ETAG) { Some(reader.u64("etag")?) } else { None };
     let due = match flags & (DUE_NOW | DUE_AT | DUE_AFTER) {
         0 => None,
         DUE_NOW => Some(Due::Now),
@@ -100,7 +113,7 @@ pub(super) fn read_update(mut reader: Reader<'_>) -> Result<UpdateTask, Malforme
     };
     let metadata = if has(METADATA) { Some(read_pairs(&mut reader)?) } else { None };
     reader.end("bytes behind an update")?;
-    Ok(UpdateTask { target: Target { id, etag }, due, priority, payload, metadata })
+    Ok(UpdateTask { target, due, priority, payload, metadata })
 }
 
 fn read_pairs(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, Malformed> {

@@ -7,12 +7,12 @@
 //! - Queue names: a `QueueName` is valid by construction. Sizes of batches, spans of leases: where they are converted.
 
 use z4_types::limits::{
-    GROUP_NAME_BYTES_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, PAYLOAD_BYTES_MAX, RESULT_BYTES_MAX,
-    SLOW_GROUP_MS_MAX,
+    AFTER_TASKS_MAX, GROUP_NAME_BYTES_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX,
+    PAYLOAD_BYTES_MAX, RESULT_BYTES_MAX, SLOW_GROUP_MS_MAX,
 };
 use z4_types::{Duration, Millis};
 
-use super::{Due, NewTask, Retry, SetMode, SetQueue, Settlement, UpdateTask, Verdict};
+use super::{Due, NewTask, Retry, SetMode, SetQueue, Settlement, Target, UpdateTask, Verdict, Which};
 
 /// Longest span a caller may name, the whole nameable calendar: longer ones are slips of unit, not wishes.
 const SPAN_MAX: Duration = Duration(Millis::MAX_NAMEABLE.0);
@@ -35,10 +35,15 @@ pub(crate) fn invalid(field: &'static str, problem: String) -> Result<(), Invali
 }
 
 impl NewTask {
-    /// Returns the bytes that count against `BATCH_BYTES_MAX`: payload, metadata keys and values.
+    /// Returns the bytes that count against `BATCH_BYTES_MAX`: payload, metadata keys and values, its key.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.payload.len() + self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        let key = self.key.as_ref().map_or(0, |key| key.name.len());
+        self.payload.len() + self.metadata_bytes() + key
+    }
+
+    fn metadata_bytes(&self) -> usize {
+        self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 
     /// Checks the task against every limit.
@@ -58,6 +63,19 @@ impl NewTask {
         self.check_metadata()?;
         if let Some(group) = &self.group {
             check_group("group", group)?;
+        }
+        if let Some(key) = &self.key {
+            check_key("key", &key.name)?;
+            check_span("key_window", key.window)?;
+        }
+        if self.after.len() > AFTER_TASKS_MAX {
+            let count = self.after.len();
+            return invalid(
+                "after",
+                format!(
+                    "names {count} tasks, the limit is {AFTER_TASKS_MAX}; let tasks between come after some of them each"
+                ),
+            );
         }
         match self.due {
             Due::Now => {}
@@ -108,7 +126,7 @@ impl NewTask {
                 ),
             );
         }
-        let bytes = self.weight() - self.payload.len();
+        let bytes = self.metadata_bytes();
         if bytes > METADATA_BYTES_MAX {
             return invalid(
                 "metadata",
@@ -142,6 +160,27 @@ pub(crate) fn check_group(field: &'static str, group: &str) -> Result<(), Invali
         );
     }
     Ok(())
+}
+
+fn check_key(field: &'static str, name: &str) -> Result<(), Invalid> {
+    match name.len() {
+        0 => invalid(field, "is empty; give it a name or leave it out".into()),
+        1..=KEY_BYTES_MAX => Ok(()),
+        len => invalid(field, format!("has {len} bytes, the limit is {KEY_BYTES_MAX}; give a shorter one")),
+    }
+}
+
+impl Target {
+    /// Checks the key, if it names one.
+    ///
+    /// # Errors
+    /// `Invalid`, with the field and the remedy.
+    pub fn check(&self) -> Result<(), Invalid> {
+        match &self.which {
+            Which::Id(_) => Ok(()),
+            Which::Key { key, .. } => check_key("key", key),
+        }
+    }
 }
 
 pub(crate) fn check_retry(retry: &Retry) -> Result<(), Invalid> {
@@ -183,16 +222,13 @@ impl UpdateTask {
     /// # Errors
     /// `Invalid`, with the field and the remedy.
     pub fn check(&self) -> Result<(), Invalid> {
+        self.target.check()?;
         let task = NewTask {
             payload: self.payload.clone().unwrap_or_default(),
             metadata: self.metadata.clone().unwrap_or_default(),
-            due: self.due.unwrap_or(Due::Now),
+            due: self.due.unwrap_or_default(),
             priority: self.priority,
-            max_attempts: None,
-            retry: None,
-            ttl: None,
-            request: None,
-            group: None,
+            ..NewTask::default()
         };
         task.check()
     }
@@ -236,19 +272,14 @@ impl Settlement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Key;
     use bytes::Bytes;
 
     fn task() -> NewTask {
         NewTask {
             payload: Bytes::from_static(b"x"),
             metadata: vec![("a".into(), "1".into()), ("b".into(), "2".into())],
-            due: Due::Now,
-            priority: None,
-            max_attempts: None,
-            retry: None,
-            ttl: None,
-            request: None,
-            group: None,
+            ..NewTask::default()
         }
     }
 
@@ -283,6 +314,9 @@ mod tests {
         refused("retry.max_delay", |t| t.retry = retry(|r| r.cap = Duration(u64::MAX)));
         refused("retry.multiplier_percent", |t| t.retry = retry(|r| r.multiplier_percent = 99));
         refused("retry.jitter_percent", |t| t.retry = retry(|r| r.jitter_percent = 101));
+        let key = |len: usize| Some(Box::new(Key { name: "k".repeat(len), ..Key::default() }));
+        refused("key", |t| t.key = key(0));
+        refused("key", |t| t.key = key(KEY_BYTES_MAX + 1));
         refused("ttl", |t| t.ttl = Some(Duration(0)));
         refused("ttl", |t| (t.ttl, t.due) = (Some(Duration(5)), Due::After(Duration(5))));
     }

@@ -139,6 +139,8 @@ pub(crate) struct Group {
     /// The last verdict: where it is in the sets.
     pub(super) ready: Option<Key>,
     pub(super) again: Millis,
+    /// Its row in storage is older.
+    pub(super) is_dirty: bool,
 }
 
 impl Group {
@@ -154,6 +156,7 @@ impl Group {
             keep_until: Millis(0),
             ready: None,
             again: Millis::NEVER,
+            is_dirty: false,
         }
     }
 
@@ -175,6 +178,11 @@ impl Group {
     /// Returns its lines: priority, tasks that wait, and the first of them.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (u8, (u64, Point))> {
         self.lines.iter().map(|line| (line.priority, (line.waiting, line.head())))
+    }
+
+    /// Returns until when nothing of it is delivered; a time that has passed does not matter.
+    pub(crate) fn blocked_until(&self) -> Millis {
+        self.blocked_until
     }
 
     /// Returns how many of its tasks are leased.
@@ -217,7 +225,7 @@ impl Group {
     }
 
     /// Returns the due time of the earliest of its heads.
-    pub(super) fn first_due(&self) -> Option<Millis> {
+    pub(crate) fn first_due(&self) -> Option<Millis> {
         self.lines.iter().map(|line| line.at).min()
     }
 

@@ -145,7 +145,8 @@ impl GroupLimits {
 
     /// Returns the limits that hold.
     pub(super) fn effective(&self) -> Limits {
-        let concurrency = if self.serial { Some(1) } else { self.limits.concurrency };
+        let serial = self.serial && !cfg!(feature = "bug-serial-group-overlaps");
+        let concurrency = if serial { Some(1) } else { self.limits.concurrency };
         Limits { concurrency, ..self.limits }
     }
 }

@@ -19,11 +19,15 @@ impl Groups {
     /// Gives every row that changed since the last call to `put`, in order of number; None: delete it.
     pub(crate) fn write(&mut self, mut put: impl FnMut(Number, Option<&[u8]>)) {
         let mut row = Vec::with_capacity(128);
-        for number in std::mem::take(&mut self.dirty) {
-            let Some(group) = &self.slots[number as usize] else {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        for number in dirty.drain(..) {
+            let Some(group) = &mut self.slots[number as usize] else {
                 put(Number(number), None);
                 continue;
             };
+            group.is_dirty = false;
             row.clear();
             write_group(group, number == 0, &mut row);
             if number == 0 {
@@ -31,6 +35,8 @@ impl Groups {
             }
             put(Number(number), Some(&row));
         }
+        // Its room is used again.
+        self.dirty = dirty;
     }
 
     /// Returns the row of every group, and row 0, as they are now.

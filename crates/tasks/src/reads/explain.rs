@@ -12,6 +12,7 @@
 use z4_types::{Millis, TaskId, Token};
 
 use super::End;
+use crate::after::{BLOCKERS_SHOWN_MAX, blockers_of};
 use crate::fair::{AHEAD_COUNTED_MAX, Gate, Group, Groups, Number, Reason};
 use crate::machine::Machine;
 use crate::queue::{Paused, Queue};
@@ -44,6 +45,13 @@ pub enum Why {
         consumer: String,
         /// End of the lease.
         until: Millis,
+    },
+    /// It waits for others to end.
+    Blocked {
+        /// How many.
+        blockers: u32,
+        /// The first of them, in the order its creator named them: at most [`BLOCKERS_SHOWN_MAX`].
+        first: Vec<TaskId>,
     },
     /// Its TTL has passed: it ends with the next step of the shard.
     Expiring {
@@ -122,9 +130,16 @@ pub fn explain(store: &dyn Read, machine: &Machine, id: TaskId, now: Millis) -> 
         rows::Phase::Expired => Some(ended(End::Expired)),
         rows::Phase::Dead => Some(Why::Dead { since: state.at, reason: texts.last_error.to_owned() }),
         rows::Phase::Leased => Some(Why::Leased { consumer: texts.consumer.to_owned(), until: state.at }),
-        rows::Phase::Waiting if state.ttl_at <= now => Some(Why::Expiring { at: state.ttl_at }),
+        rows::Phase::Blocked if state.ttl_at > now => {
+            let mut first = blockers_of(store, id)?;
+            first.truncate(BLOCKERS_SHOWN_MAX);
+            Some(Why::Blocked { blockers: state.blockers, first })
+        }
+        rows::Phase::Waiting | rows::Phase::Blocked if state.ttl_at <= now => {
+            Some(Why::Expiring { at: state.ttl_at })
+        }
         rows::Phase::Waiting if state.deliver_at > now => Some(Why::NotDue { until: state.deliver_at }),
-        rows::Phase::Waiting => None,
+        rows::Phase::Waiting | rows::Phase::Blocked => None,
     };
     if why.is_some() {
         return Ok(why);

@@ -1,7 +1,7 @@
 //! Listing a queue's tasks, a page at a time: open ones by due time, finished ones by their end.
 //!
 //! The tasks of one queue lie in several places, each in order of due time: one line per priority, the waiting tasks of all
-//! groups, the dead, and the leases (in order of their end). A page is the first `limit` of their merge. Each place is read only until it cannot
+//! groups, those that wait for others, the dead, and the leases (in order of their end). A page is the first `limit` of their merge. Each place is read only until it cannot
 //! add to the page any more, so a page costs what it shows, per place. Finished tasks lie in order of their end, and are
 //! listed so, on their own.
 //!
@@ -56,6 +56,16 @@ pub struct Page {
 
 impl PageToken {
     const VERSION: u8 = 1;
+
+    /// Returns where a page ends of which this is the last task.
+    #[must_use]
+    pub fn after(task: &TaskInfo) -> Self {
+        let deliver_at = match task.state {
+            TaskState::Finished { at, .. } => at,
+            _ => task.deliver_at,
+        };
+        Self { deliver_at, id: task.id }
+    }
 
     /// Returns the token as bytes, for a caller to keep.
     #[must_use]
@@ -175,6 +185,13 @@ fn gather(
             offer(top, key::read_timed(key).and_then(|at| Ok((at, bytes?))))
         })?;
     }
+    if wants(Phase::Blocked) {
+        let (from, to) = (key::blocked(queue, start.0, start.1), key::blocked(queue, end, TaskId(0)));
+        store.scan(&from, &to, &mut |key, value| {
+            let bytes = Reader::new(value).u32("payload length").map(Some);
+            offer(top, key::read_blocked(key).and_then(|at| Ok((at, bytes?))))
+        })?;
+    }
     if wants(Phase::Dead) {
         let (from, to) = (key::dead(queue, start.0, start.1), key::dead(queue, end, TaskId(0)));
         store.scan(&from, &to, &mut |key, _| offer(top, key::read_dead(key).map(|at| (at, None))))?;
@@ -242,7 +259,7 @@ fn fill(store: &dyn Read, queue: &QueueName, top: Top, limit: usize) -> Result<P
             .get(id)
             .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which has no body row")))?;
         let task = describe(*id, queue, body, states.get(id).map(Vec::as_slice))?;
-        bytes += weight(&task);
+        bytes += task.weight();
         if !tasks.is_empty() && bytes > PAGE_BYTES_MAX {
             break;
         }
@@ -253,17 +270,21 @@ fn fill(store: &dyn Read, queue: &QueueName, top: Top, limit: usize) -> Result<P
     Ok(Page { next: last.filter(|_| tasks.len() < all.len()), tasks })
 }
 
-/// Returns what of a task can be large.
-fn weight(task: &TaskInfo) -> usize {
-    let pairs: usize = task.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let texts = match &task.state {
-        TaskState::Waiting { .. } | TaskState::Finished { .. } => 0,
-        TaskState::Leased { consumer, .. } => consumer.len(),
-        TaskState::Dead { reason, .. } => reason.len(),
-    };
-    let kept = [&task.last_error, &task.progress];
-    let kept: usize = kept.into_iter().flatten().map(String::len).sum();
-    task.payload.len() + pairs + texts + kept
+impl TaskInfo {
+    /// Returns the bytes of what of a task can be large: payload, metadata, texts.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let task = self;
+        let pairs: usize = task.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let texts = match &task.state {
+            TaskState::Waiting { .. } | TaskState::Blocked { .. } | TaskState::Finished { .. } => 0,
+            TaskState::Leased { consumer, .. } => consumer.len(),
+            TaskState::Dead { reason, .. } => reason.len(),
+        };
+        let kept = [&task.last_error, &task.progress];
+        let kept: usize = kept.into_iter().flatten().map(String::len).sum();
+        task.payload.len() + pairs + texts + kept
+    }
 }
 
 /// Reads one row of each task, in one pass over storage.

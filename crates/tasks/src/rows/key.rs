@@ -2,6 +2,13 @@
 //!
 //! Each index key has a constructor and, where scans need it, a reader of its fields.
 
+mod schedule;
+
+pub(crate) use schedule::{
+    SCHEDULES, SLOTS, WATCHES, Waits, history, progress, read_history, read_schedule_of, read_slot,
+    read_watch, schedule_of, schedules_of, slot, slots_from, watch,
+};
+
 use z4_types::{Millis, RequestId, TaskId, Token};
 
 use crate::codec::Malformed;
@@ -22,8 +29,16 @@ pub(crate) const LEASES: [&[u8]; 2] = [b"L", b"M"];
 pub(crate) const GROUPS: [&[u8]; 2] = [b"G", b"H"];
 /// First key of the rows of groups with limits of their own, and the first key behind them.
 pub(crate) const GROUP_SETTINGS: [&[u8]; 2] = [b"I", b"J"];
+/// First key of the queues' streams, and the first key behind them.
+pub(crate) const STREAMS: [&[u8]; 2] = [b"V\0", b"V\x01"];
+/// First key of the closed streams, and the first key behind them.
+pub(crate) const REMAINS: [&[u8]; 2] = [b"V\x02", b"V\x03"];
 /// First key behind the TTL rows.
 pub(crate) const TTLS_END: &[u8] = b"Y";
+/// First key of the endings, and the first key behind them.
+pub(crate) const ENDINGS: [&[u8]; 2] = [b"Y", b"Z"];
+/// First key behind the rows of keys' ends.
+pub(crate) const KEY_ENDS_END: &[u8] = b"[";
 /// First key behind the eviction rows.
 pub(crate) const EVICTIONS_END: &[u8] = b"F";
 
@@ -73,6 +88,33 @@ pub(crate) fn config(queue: u32) -> [u8; 5] {
 
 pub(crate) fn result(id: TaskId) -> [u8; 17] {
     key!(17, b'R', id.0.to_be_bytes())
+}
+
+pub(crate) fn stream(queue: u32) -> [u8; 6] {
+    key!(6, b'V', [0], queue.to_be_bytes())
+}
+
+/// Reads the queue of a stream key.
+pub(crate) fn read_stream(key: &[u8]) -> Result<u32, Malformed> {
+    take(key, 2).map(u32::from_be_bytes)
+}
+
+pub(crate) fn event(stream: u64, sequence: u64) -> [u8; 18] {
+    key!(18, b'V', [1], stream.to_be_bytes(), sequence.to_be_bytes())
+}
+
+/// Reads stream and sequence of an event key.
+pub(crate) fn read_event(key: &[u8]) -> Result<(u64, u64), Malformed> {
+    Ok((u64::from_be_bytes(take(key, 2)?), u64::from_be_bytes(take(key, 10)?)))
+}
+
+pub(crate) fn remains(stream: u64) -> [u8; 10] {
+    key!(10, b'V', [2], stream.to_be_bytes())
+}
+
+/// Reads the stream of the key of a closed one.
+pub(crate) fn read_remains(key: &[u8]) -> Result<u64, Malformed> {
+    take(key, 2).map(u64::from_be_bytes)
 }
 
 pub(crate) fn step(queue: u32, step: u64) -> [u8; 13] {
@@ -215,6 +257,62 @@ pub(crate) fn read_finished(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
     read_dead(key)
 }
 
+pub(crate) fn task_key(queue: u32, key: &str) -> Vec<u8> {
+    [&b"K"[..], &queue.to_be_bytes(), key.as_bytes()].concat()
+}
+
+/// Reads the key of the key row of a task's key.
+pub(crate) fn read_task_key(key: &[u8]) -> Result<&str, Malformed> {
+    let name = key.get(5..).ok_or(Malformed("key is too short"))?;
+    std::str::from_utf8(name).map_err(|_| Malformed("key row"))
+}
+
+pub(crate) fn key_end(until: Millis, id: TaskId) -> [u8; 25] {
+    key!(25, b'Z', until.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Reads until and id of the row of a key's end.
+pub(crate) fn read_key_end(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    // Laid out like TTLs.
+    read_ttl(key)
+}
+
+pub(crate) fn blocked(queue: u32, deliver_at: Millis, id: TaskId) -> [u8; 29] {
+    key!(29, b'J', queue.to_be_bytes(), deliver_at.0.to_be_bytes(), id.0.to_be_bytes())
+}
+
+/// Reads deliver_at and id of the key of a blocked task.
+pub(crate) fn read_blocked(key: &[u8]) -> Result<(Millis, TaskId), Malformed> {
+    // Laid out like the dead.
+    read_dead(key)
+}
+
+/// The row that says that one task comes after another.
+pub(crate) fn edge(predecessor: TaskId, successor: TaskId) -> [u8; 33] {
+    key!(33, b'A', predecessor.0.to_be_bytes(), successor.0.to_be_bytes())
+}
+
+/// Returns the first key of the edges of a predecessor, and the first key behind them.
+pub(crate) fn edges(predecessor: TaskId) -> ([u8; 33], [u8; 33]) {
+    // No shard counts up to the last id, so neither key is a row.
+    (edge(predecessor, TaskId(0)), edge(predecessor, TaskId(u128::MAX)))
+}
+
+/// Reads predecessor and successor of an edge's key.
+pub(crate) fn read_edge(key: &[u8]) -> Result<(TaskId, TaskId), Malformed> {
+    Ok((TaskId(u128::from_be_bytes(take(key, 1)?)), TaskId(u128::from_be_bytes(take(key, 17)?))))
+}
+
+pub(crate) fn ending(predecessor: TaskId, bound: TaskId) -> [u8; 33] {
+    key!(33, b'Y', predecessor.0.to_be_bytes(), bound.0.to_be_bytes())
+}
+
+/// Reads predecessor and bound of an ending's key.
+pub(crate) fn read_ending(key: &[u8]) -> Result<(TaskId, TaskId), Malformed> {
+    // Laid out like an edge.
+    read_edge(key)
+}
+
 pub(crate) fn request(scope: Scope, request: RequestId) -> [u8; 18] {
     key!(18, b'P', [scope as u8], request.0.to_be_bytes())
 }
@@ -253,6 +351,9 @@ mod tests {
         assert_eq!(read_in_group(&in_group(1, 2, 3, late, b)), Ok((late, b)));
         assert_eq!(read_timed(&timed(1, late, b)), Ok((late, b)));
         assert_eq!(read_group(&group(7, 8)), Ok((7, 8)));
+        assert!(event(1, u64::MAX) < event(2, 0));
+        assert_eq!(read_event(&event(7, 256)), Ok((7, 256)));
+        assert_eq!((read_stream(&stream(9)), read_remains(&remains(10))), (Ok(9), Ok(10)));
         assert_eq!(read_group_settings(&group_settings(7, "é")), Ok((7, "é")));
         assert_eq!(read_dead(&dead(9, late, b)), Ok((late, b)));
         assert_eq!(read_ttl(&ttl(late, b)), Ok((late, b)));
@@ -260,6 +361,10 @@ mod tests {
         let gone = eviction(late, RequestId(5), Scope::Task);
         assert_eq!(read_eviction(&gone), Ok((late, RequestId(5), Scope::Task)));
         assert_eq!(read_id(&body(b)), Ok(b));
+        assert_eq!(read_blocked(&blocked(7, late, b)), Ok((late, b)));
+        assert!(edges(a).0 < edge(a, b) && edge(a, b) < edges(a).1 && edges(a).1 < edge(b, a));
+        assert_eq!(read_edge(&edge(a, b)), Ok((a, b)));
+        assert_eq!(read_ending(&ending(a, b)), Ok((a, b)));
         assert!(read_schedule(b"S123").is_err());
     }
 }

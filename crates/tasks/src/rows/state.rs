@@ -10,8 +10,10 @@ const BODY_VERSION: u8 = 1;
 /// With the defaults of the queue at the time of the create.
 const BODY_VERSION_DEFAULTS: u8 = 2;
 const STATE_VERSION: u8 = 2;
-/// Of a task that has a group.
+/// Of a task that has a group, and nothing else that older rows do not say.
 const STATE_VERSION_GROUP: u8 = 3;
+/// With flags that say what follows.
+const STATE_VERSION_FLAGS: u8 = 4;
 
 const DEFAULT_PRIORITY: u8 = 1;
 const DEFAULT_TTL: u8 = 2;
@@ -26,6 +28,11 @@ const NAMED: u32 = u32::MAX;
 
 const HAS_STATE: u8 = 1;
 const HAS_TTL: u8 = 2;
+const HAS_KEY: u8 = 4;
+
+const STATE_HAS_GROUP: u8 = 1;
+const STATE_HAS_KEY: u8 = 2;
+const STATE_HAS_BLOCKERS: u8 = 4;
 
 /// What a task left open and its queue's settings answered, when it was created. None: the task named it, or the
 /// settings say what z4 says.
@@ -135,13 +142,17 @@ pub(crate) struct Scheduled {
     pub(crate) payload_bytes: u32,
     /// `Millis::NEVER` without a TTL.
     pub(crate) ttl_at: Millis,
+    /// Its body names a key.
+    pub(crate) has_key: bool,
 }
 
 impl Scheduled {
     /// Writes the value into `out` and returns the part of it that is used.
     pub(crate) fn write<'o>(&self, out: &'o mut [u8; 13]) -> &'o [u8] {
         let has_ttl = self.ttl_at != Millis::NEVER;
-        out[0] = if self.has_state { HAS_STATE } else { 0 } | if has_ttl { HAS_TTL } else { 0 };
+        out[0] = if self.has_state { HAS_STATE } else { 0 }
+            | if has_ttl { HAS_TTL } else { 0 }
+            | if self.has_key { HAS_KEY } else { 0 };
         out[1..5].copy_from_slice(&self.payload_bytes.to_le_bytes());
         if has_ttl {
             out[5..13].copy_from_slice(&self.ttl_at.0.to_le_bytes());
@@ -154,7 +165,7 @@ impl Scheduled {
         let flags = reader.u8("schedule flags")?;
         let payload_bytes = reader.u32("schedule payload length")?;
         let ttl_at = if flags & HAS_TTL != 0 { Millis(reader.u64("schedule ttl")?) } else { Millis::NEVER };
-        Ok(Self { has_state: flags & HAS_STATE != 0, payload_bytes, ttl_at })
+        Ok(Self { has_state: flags & HAS_STATE != 0, payload_bytes, ttl_at, has_key: flags & HAS_KEY != 0 })
     }
 }
 
@@ -173,6 +184,8 @@ pub(crate) enum Phase {
     Cancelled,
     /// Ended by its TTL at `State::at`, and kept.
     Expired,
+    /// Waits for others to end.
+    Blocked,
 }
 
 impl Phase {
@@ -189,6 +202,7 @@ impl Phase {
             Self::Done => 4,
             Self::Cancelled => 5,
             Self::Expired => 6,
+            Self::Blocked => 7,
         }
     }
 
@@ -200,6 +214,7 @@ impl Phase {
             4 => Self::Done,
             5 => Self::Cancelled,
             6 => Self::Expired,
+            7 => Self::Blocked,
             _ => return Err(Malformed("unknown task state")),
         })
     }
@@ -222,6 +237,8 @@ pub(crate) enum Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) phase: Phase,
+    /// Its body names a key, which it holds while it is open.
+    pub(crate) has_key: bool,
     pub(crate) queue: u32,
     pub(crate) priority: u8,
     /// Key of the schedule row while waiting, and what it was while leased or dead.
@@ -241,6 +258,8 @@ pub(crate) struct State {
     pub(crate) result_bytes: Option<u32>,
     /// Its group.
     pub(crate) member: Member,
+    /// Tasks it waits for. Invariant: 0 unless it is blocked, and then the number of edges that lead to it.
+    pub(crate) blockers: u32,
 }
 
 /// The texts behind the fixed part.
@@ -282,7 +301,15 @@ impl State {
     /// Appends the row's value.
     pub(crate) fn write(&self, texts: Texts<'_>, out: &mut Vec<u8>) {
         let has_group = self.member != Member::None;
-        out.push(if has_group { STATE_VERSION_GROUP } else { STATE_VERSION });
+        let flags = if has_group { STATE_HAS_GROUP } else { 0 }
+            | if self.has_key { STATE_HAS_KEY } else { 0 }
+            | if self.blockers > 0 { STATE_HAS_BLOCKERS } else { 0 };
+        let version = match flags {
+            0 => STATE_VERSION,
+            STATE_HAS_GROUP => STATE_VERSION_GROUP,
+            _ => STATE_VERSION_FLAGS,
+        };
+        out.push(version);
         out.push(self.phase.to_byte());
         put_u32(out, self.queue);
         out.push(self.priority);
@@ -295,6 +322,9 @@ impl State {
         put_u64(out, self.ttl_at.0);
         put_u32(out, self.revision);
         put_u32(out, self.result_bytes.unwrap_or(NO_RESULT));
+        if version == STATE_VERSION_FLAGS {
+            out.push(flags);
+        }
         if has_group {
             put_u32(
                 out,
@@ -303,6 +333,9 @@ impl State {
                     _ => NAMED,
                 },
             );
+        }
+        if self.blockers > 0 {
+            put_u32(out, self.blockers);
         }
         for text in [texts.consumer, texts.last_error, texts.progress] {
             let len = u16::try_from(text.len()).expect("texts are cut far below 64 KiB before they get here");
@@ -315,11 +348,12 @@ impl State {
     pub(crate) fn read(value: &[u8]) -> Result<(Self, Texts<'_>), Malformed> {
         let mut reader = Reader::new(value);
         let version = reader.u8("state version")?;
-        if !(1..=STATE_VERSION_GROUP).contains(&version) {
+        if !(1..=STATE_VERSION_FLAGS).contains(&version) {
             return Err(Malformed("unknown state version"));
         }
         let mut state = Self {
             phase: Phase::from_byte(reader.u8("task state")?)?,
+            has_key: false,
             queue: reader.u32("state queue")?,
             priority: reader.u8("state priority")?,
             deliver_at: Millis(reader.u64("state deliver_at")?),
@@ -333,18 +367,31 @@ impl State {
             revision: 1,
             result_bytes: None,
             member: Member::None,
+            blockers: 0,
         };
         if version > 1 {
             state.revision = reader.u32("state revision")?;
             let result_bytes = reader.u32("state result length")?;
             state.result_bytes = (result_bytes != NO_RESULT).then_some(result_bytes);
         }
-        if version == STATE_VERSION_GROUP {
+        let flags = match version {
+            STATE_VERSION_GROUP => STATE_HAS_GROUP,
+            STATE_VERSION_FLAGS => reader.u8("state flags")?,
+            _ => 0,
+        };
+        if flags & !(STATE_HAS_GROUP | STATE_HAS_KEY | STATE_HAS_BLOCKERS) != 0 {
+            return Err(Malformed("unknown state flags"));
+        }
+        state.has_key = flags & STATE_HAS_KEY != 0;
+        if flags & STATE_HAS_GROUP != 0 {
             state.member = match reader.u32("state group")? {
                 NAMED => Member::Named,
                 number if state.phase == Phase::Leased => Member::Leased(Number(number)),
                 _ => return Err(Malformed("a task that is not leased names its group by number")),
             };
+        }
+        if flags & STATE_HAS_BLOCKERS != 0 {
+            state.blockers = reader.u32("state blockers")?;
         }
         let mut text = |what| {
             let len = reader.u16(what)?;
@@ -360,13 +407,19 @@ impl State {
 
     /// Returns the schedule row's value of this task.
     pub(crate) fn scheduled(&self) -> Scheduled {
-        Scheduled { has_state: true, payload_bytes: self.payload_bytes, ttl_at: self.ttl_at }
+        Scheduled {
+            has_state: true,
+            payload_bytes: self.payload_bytes,
+            ttl_at: self.ttl_at,
+            has_key: self.has_key,
+        }
     }
 
     /// Returns the state of a task that has no state row: what its body and id say.
     pub(crate) fn pristine(id: TaskId, queue: u32, item: &Item<'_>) -> Self {
         Self {
             phase: Phase::Waiting,
+            has_key: item.key.is_some(),
             queue,
             priority: item.priority.unwrap_or_default().0,
             deliver_at: item.deliver_at(id.created_at()),
@@ -379,6 +432,7 @@ impl State {
             revision: 0,
             result_bytes: None,
             member: if item.group.is_some() { Member::Named } else { Member::None },
+            blockers: 0,
         }
     }
 }

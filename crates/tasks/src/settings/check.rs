@@ -198,7 +198,10 @@ impl Policies {
 }
 
 /// Checks one pattern: a queue name, or levels that end in `*`.
-fn check_pattern(pattern: &str) -> Result<(), Invalid> {
+///
+/// # Errors
+/// `Invalid`, with the field and the remedy.
+pub fn check_pattern(pattern: &str) -> Result<(), Invalid> {
     let levels = pattern.strip_suffix('*').unwrap_or(pattern);
     if levels.contains('*') || (levels.len() < pattern.len() && !levels.is_empty() && !levels.ends_with('/'))
     {

@@ -5,11 +5,13 @@ use proptest::prelude::*;
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
 
 use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetGroup, SetMode, SetQueue,
-    Settlement, Target, UpdateTask, Verdict,
+    Command, Due, Fire, Firing, Key, NewTask, OnConflict, OnFailure, Pause, PauseSchedule, Purge,
+    PurgeCursor, PurgeStates, Retry, RunSchedule, SetGroup, SetMode, SetQueue, SetSchedule, Settlement,
+    Target, UpdateTask, Verdict, Which,
 };
 use crate::{
-    Breaker, Fields, GroupFields, GroupPatch, GroupSettings, Patch, Policies, Rate, Retention, Settings,
+    Breaker, Fields, GroupFields, GroupPatch, GroupSettings, Overlap, Patch, Policies, Rate, Retention,
+    Schedule, Settings,
 };
 use crate::{EntryBuilder, Machine, MemoryStore, decode_entry, encode, encode_create};
 
@@ -43,11 +45,18 @@ fn task() -> impl Strategy<Value = NewTask> {
             0.4,
             prop_oneof![Just("g"), Just("größe"), Just("h")].prop_map(str::to_owned),
         ),
+        (proptest::option::of(key()), proptest::collection::vec(any::<u128>().prop_map(TaskId), 0..3)),
+        prop_oneof![Just(OnFailure::Cancel), Just(OnFailure::Run)],
     );
     let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
     let payload = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
     (payload, metadata, due(), options).prop_map(
-        |(payload, metadata, due, (max_attempts, retry, ttl, request, priority, group))| NewTask {
+        |(
+            payload,
+            metadata,
+            due,
+            (max_attempts, retry, ttl, request, priority, group, (key, after), on_failure),
+        )| NewTask {
             payload,
             metadata,
             due,
@@ -57,8 +66,22 @@ fn task() -> impl Strategy<Value = NewTask> {
             ttl,
             request,
             group,
+            key: key.map(Box::new),
+            on_failure: if after.is_empty() { OnFailure::default() } else { on_failure },
+            after,
         },
     )
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    let on_conflict = prop_oneof![
+        Just(OnConflict::Fail),
+        Just(OnConflict::Keep),
+        Just(OnConflict::Replace),
+        Just(OnConflict::Debounce)
+    ];
+    ("[a-c]{1,2}", on_conflict, prop_oneof![Just(0), any::<u64>()])
+        .prop_map(|(name, on_conflict, window)| Key { name, on_conflict, window: Duration(window) })
 }
 
 fn queue() -> impl Strategy<Value = QueueName> {
@@ -182,8 +205,75 @@ fn of_queues() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let overlap = prop_oneof![
+        Just(Overlap::Allow),
+        Just(Overlap::Skip),
+        Just(Overlap::BufferOne),
+        Just(Overlap::CancelPrevious)
+    ];
+    let times = (slot(), proptest::option::of(slot()), proptest::option::of(slot()));
+    (".{0,6}", ".{0,6}", times, overlap, any::<u64>(), any::<u64>(), task()).prop_map(
+        |(cron, zone, (anchor, start, end), overlap, catch_up, jitter, template)| Schedule {
+            cron,
+            zone,
+            anchor,
+            start,
+            end,
+            overlap,
+            catch_up: Duration(catch_up),
+            jitter: Duration(jitter),
+            template,
+        },
+    )
+}
+
+/// Few, so that they meet.
+fn slot() -> impl Strategy<Value = Millis> {
+    (0..4u64).prop_map(Millis)
+}
+
+fn of_schedules() -> impl Strategy<Value = Command> {
+    let name = || prop_oneof![Just("n"), Just("nächtlich")].prop_map(str::to_owned);
+    let etag = || proptest::option::of(0..3u64);
+    let next = || proptest::option::of(slot());
+    let mode = prop_oneof![Just(SetMode::Create), Just(SetMode::Update), Just(SetMode::Upsert)];
+    let firing = prop_oneof![
+        (slot(), next()).prop_map(|(due, next)| Firing::Slot { due, next }),
+        (any::<u64>(), slot(), next()).prop_map(|(slots, last, next)| Firing::Late { slots, last, next }),
+        slot().prop_map(|due| Firing::Buffered { due }),
+    ];
+    prop_oneof![
+        (queue(), name(), mode, etag(), next(), next(), schedule()).prop_map(
+            |(queue, name, mode, etag, seen, next, schedule)| {
+                Command::SetSchedule(Box::new(SetSchedule { queue, name, mode, etag, seen, schedule, next }))
+            }
+        ),
+        (queue(), name(), etag()).prop_map(|(queue, name, etag)| Command::DeleteSchedule {
+            queue,
+            name,
+            etag
+        }),
+        (queue(), name(), etag(), any::<bool>(), ".{0,4}", next()).prop_map(
+            |(queue, name, etag, paused, note, next)| {
+                let author = note.clone();
+                Command::PauseSchedule(PauseSchedule { queue, name, etag, paused, note, author, next })
+            }
+        ),
+        (queue(), name(), proptest::option::of((0..4u128).prop_map(RequestId)))
+            .prop_map(|(queue, name, request)| Command::RunSchedule(RunSchedule { queue, name, request })),
+        (queue(), name(), 1..4u64, slot(), firing).prop_map(|(queue, name, etag, slot, firing)| {
+            Command::Fire(Fire { queue, name, etag, slot, firing })
+        }),
+    ]
+}
+
 fn of_tasks() -> impl Strategy<Value = Command> {
-    let target = || (id(), proptest::option::of(0..3u64)).prop_map(|(id, etag)| Target { id, etag });
+    let which = || {
+        let by_key = (queue(), "[a-c]{1,2}").prop_map(|(queue, key)| Which::Key { queue, key });
+        prop_oneof![2 => id().prop_map(Which::Id), 1 => by_key]
+    };
+    let target = || (which(), proptest::option::of(0..3u64)).prop_map(|(which, etag)| Target { which, etag });
     let redrive = (target(), any::<u64>()).prop_map(|(target, delay)| (target, Duration(delay)));
     let metadata = proptest::collection::vec((".{0,4}", ".{0,4}"), 0..3);
     let parts = (
@@ -193,7 +283,7 @@ fn of_tasks() -> impl Strategy<Value = Command> {
         proptest::option::of(metadata),
     );
     prop_oneof![
-        proptest::collection::vec((id(), 0..3u64), 0..3).prop_map(Command::CancelIf),
+        proptest::collection::vec(target(), 0..3).prop_map(Command::CancelIf),
         proptest::collection::vec(redrive, 0..3).prop_map(Command::Redrive),
         proptest::collection::vec(target(), 0..3).prop_map(Command::RunNow),
         (target(), parts).prop_map(|(target, (due, priority, payload, metadata))| {
@@ -229,6 +319,7 @@ fn command() -> impl Strategy<Value = Command> {
         any::<u32>().prop_map(|limit| Command::Advance { limit }),
         of_queues(),
         of_tasks(),
+        of_schedules(),
     ]
 }
 

@@ -3,22 +3,12 @@
 use z4_types::limits::QUEUES_PER_SHARD_MAX;
 use z4_types::{Millis, QueueName, RequestId, ShardId};
 
-use crate::command::{Command, Due, NewTask};
+use crate::command::{Command, NewTask};
 use crate::outcome::{Outcome, Refusal};
 use crate::{EntryBuilder, ListFilter, Machine, MemoryStore, list};
 
 fn create(machine: &mut Machine, rows: &mut MemoryStore, queue: &str, request: Option<RequestId>) -> Outcome {
-    let task = NewTask {
-        payload: "x".into(),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
-        group: None,
-    };
+    let task = NewTask { payload: "x".into(), ..NewTask::default() };
     let mut entry = EntryBuilder::new(Millis(1_000));
     let queue = QueueName::new(queue).expect("a valid name");
     entry.push(&Command::Create { queue, request, tasks: vec![task] });
@@ -51,13 +41,7 @@ fn a_page_ends_early_when_its_bytes_are_in_metadata() {
     let tasks = (0..300).map(|_| NewTask {
         payload: "x".into(),
         metadata: vec![("k".into(), "v".repeat(15_000))],
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        request: None,
-        group: None,
+        ..NewTask::default()
     });
     let mut entry = EntryBuilder::new(Millis(1_000));
     entry.push(&Command::Create { queue: queue.clone(), request: None, tasks: tasks.collect() });

@@ -1,6 +1,13 @@
 //! The machine answers like a naive model: a list of tasks, searched from end to end for everything.
 
+mod after;
+mod compare;
+mod events;
 mod follow;
+mod keys;
+mod queues;
+mod schedules;
+mod steps;
 
 use std::collections::BTreeMap;
 
@@ -9,15 +16,11 @@ use z4_types::limits::{LEASE_MS_MAX, LEASE_MS_MIN, LEASE_TASKS_MAX, REQUEST_WIND
 use z4_types::{Duration, Millis, Priority, QueueName, RequestId, ShardId, TaskId, Token};
 
 use super::strict::StrictStore;
-use crate::command::{
-    Command, Due, NewTask, Pause, Purge, PurgeStates, Retry, SetGroup, SetMode, SetQueue, Settlement, Target,
-    UpdateTask, Verdict,
-};
-use crate::outcome::{Leased, Outcome, Pick, Purged, QueueSet, Refusal, Settled, Updated};
-use crate::{
-    Effective, End, EntryBuilder, Fields, GroupFields, GroupPatch, GroupSettings, ListFilter, Machine, Patch,
-    Phase, Policies, Rate, Retention, Settings, TaskState, get, list, retry,
-};
+use crate::command::{Command, Due, NewTask, Retry, Settlement, Target, UpdateTask, Verdict, Which};
+use crate::outcome::{Fired, Leased, Made, Outcome, Pick, Refusal, ScheduleRun, Settled, Updated};
+use crate::{End, EntryBuilder, GroupSettings, Machine, Policies, Settings, TaskState, get, retry};
+use compare::compare;
+use steps::{command, step, time_step};
 
 const SHARD: ShardId = ShardId(9);
 
@@ -27,6 +30,7 @@ const GRAIN: u64 = 50;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
+    Blocked,
     Leased { until: u64, token: u64 },
     Dead,
     Finished { end: End, at: u64 },
@@ -54,6 +58,8 @@ struct Queue {
     settings: Settings,
     paused: bool,
     groups: BTreeMap<String, GroupSettings>,
+    /// It has a stream of events: a token was drawn for it.
+    stream: bool,
 }
 
 #[derive(Default)]
@@ -64,11 +70,15 @@ struct Model {
     tasks: Vec<Task>,
     counter: u64,
     token: u64,
+    /// Keys of ended tasks: queue, key, the task, and until when.
+    windows: BTreeMap<(QueueName, String), (TaskId, u64)>,
     /// Batch or task, request, when, answer.
     requests: Vec<(bool, RequestId, u64, Vec<TaskId>)>,
     /// Groups are not served before.
     slowed: BTreeMap<(QueueName, String), u64>,
     deliveries: follow::Deliveries,
+    waits: after::Waits,
+    schedules: schedules::All,
 }
 
 impl Model {
@@ -92,12 +102,20 @@ impl Model {
             }
             _ => self.command(command),
         };
+        self.follow_ends(64);
         self.evict();
+        self.open_streams();
+        self.release_slots();
         Ok(outcome)
     }
 
     fn command(&mut self, command: &Command) -> Outcome {
         match command {
+            Command::SetSchedule(_)
+            | Command::DeleteSchedule { .. }
+            | Command::PauseSchedule(_)
+            | Command::RunSchedule(_)
+            | Command::Fire(_) => self.on_schedule(command),
             Command::Create { queue, request, tasks } => {
                 Outcome::Created(self.answer(queue, *request, tasks))
             }
@@ -126,17 +144,15 @@ impl Model {
             Command::CancelIf(tasks) => Outcome::Cancelled(
                 tasks
                     .iter()
-                    .map(|&(id, etag)| {
-                        self.target(Target { id, etag: Some(etag) }).and_then(|_| self.cancel(id))
-                    })
+                    .map(|target| self.target(target).and_then(|task| self.cancel(self.tasks[task].id)))
                     .collect(),
             ),
             Command::Redrive(tasks) => {
-                Outcome::Redriven(tasks.iter().map(|(target, delay)| self.redrive(*target, *delay)).collect())
+                Outcome::Redriven(tasks.iter().map(|(target, delay)| self.redrive(target, *delay)).collect())
             }
             Command::UpdateTask(update) => Outcome::Updated(self.update(update)),
             Command::RunNow(targets) => {
-                Outcome::MadeDue(targets.iter().map(|target| self.run_now(*target)).collect())
+                Outcome::MadeDue(targets.iter().map(|target| self.run_now(target)).collect())
             }
             Command::SetGroup(set) => Outcome::GroupSet(match self.queues.get_mut(&set.queue) {
                 Some(queue) => {
@@ -149,17 +165,23 @@ impl Model {
         }
     }
 
-    fn target(&self, target: Target) -> Result<usize, Refusal> {
-        let Target { id, etag } = target;
+    fn target(&self, target: &Target) -> Result<usize, Refusal> {
+        let id = match &target.which {
+            Which::Id(id) => *id,
+            Which::Key { queue, key } => match self.holder(queue, key) {
+                Some((id, None)) => id,
+                _ => return Err(Refusal::KeyNotFound { queue: queue.clone(), key: key.as_str().into() }),
+            },
+        };
         let position = self.open(id).ok_or(Refusal::NotFound(id))?;
         let revision = self.tasks[position].revision;
-        match etag {
+        match target.etag {
             Some(given) if given != revision => Err(Refusal::TaskChanged { id, etag: revision, given }),
             _ => Ok(position),
         }
     }
 
-    fn redrive(&mut self, target: Target, delay: Duration) -> Result<Millis, Refusal> {
+    fn redrive(&mut self, target: &Target, delay: Duration) -> Result<Millis, Refusal> {
         let position = self.target(target)?;
         let task = &mut self.tasks[position];
         if task.state != State::Dead {
@@ -170,7 +192,7 @@ impl Model {
         Ok(Millis(task.deliver_at))
     }
 
-    fn waiting(&mut self, target: Target) -> Result<&mut Task, Refusal> {
+    fn waiting(&mut self, target: &Target) -> Result<&mut Task, Refusal> {
         let position = self.target(target)?;
         let task = &mut self.tasks[position];
         match task.state {
@@ -182,7 +204,7 @@ impl Model {
 
     fn update(&mut self, update: &UpdateTask) -> Result<Updated, Refusal> {
         let now = self.now;
-        let task = self.waiting(update.target)?;
+        let task = self.waiting(&update.target)?;
         match update.due {
             None => {}
             Some(Due::Now) => task.deliver_at = now,
@@ -193,82 +215,37 @@ impl Model {
         task.new.payload = update.payload.clone().unwrap_or(task.new.payload.clone());
         task.new.metadata = update.metadata.clone().unwrap_or(task.new.metadata.clone());
         task.revision += 1;
-        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
+        Ok(Updated { id: task.id, etag: task.revision, deliver_at: Millis(task.deliver_at) })
     }
 
-    fn run_now(&mut self, target: Target) -> Result<Updated, Refusal> {
+    fn run_now(&mut self, target: &Target) -> Result<Updated, Refusal> {
         let now = self.now;
+        let (id, state) = self.waiting(target).map(|task| (task.id, task.state))?;
+        if state == State::Blocked {
+            let new = &self.tasks[self.open(id).expect("it waits")].new;
+            let blockers = self.waits.count(id);
+            let first = new.after.iter().find(|blocker| self.waits.edges.contains(&(**blocker, id)));
+            return Err(Refusal::TaskBlocked { id, blockers, first: *first.expect("it is blocked") });
+        }
         let task = self.waiting(target)?;
         if task.deliver_at > now {
             task.deliver_at = now;
             task.revision += 1;
         }
-        Ok(Updated { etag: task.revision, deliver_at: Millis(task.deliver_at) })
-    }
-
-    fn effective(&self, queue: &QueueName) -> Effective {
-        let own = self.queues.get(queue).map(|queue| &queue.settings);
-        self.policies.resolve(queue.as_str(), own)
-    }
-
-    fn set(&mut self, set: &SetQueue) -> Result<QueueSet, Refusal> {
-        let exists = self.queues.contains_key(&set.queue);
-        match set.mode {
-            SetMode::Create if exists => return Err(Refusal::QueueExists(set.queue.clone())),
-            SetMode::Update if !exists => return Err(Refusal::QueueNotFound(set.queue.clone())),
-            SetMode::Create => {}
-            SetMode::Update | SetMode::Upsert => self.same(&set.queue, set.etag)?,
-        }
-        let queue = self.queues.entry(set.queue.clone()).or_default();
-        let mut settings = queue.settings.clone();
-        settings.patch(&set.patch);
-        queue.etag += u64::from(!exists || settings != queue.settings);
-        queue.settings = settings;
-        Ok(QueueSet { created: !exists, etag: queue.etag })
-    }
-
-    fn same(&self, queue: &QueueName, given: Option<u64>) -> Result<(), Refusal> {
-        let etag = self.queues.get(queue).map_or(0, |queue| queue.etag);
-        match given {
-            Some(given) if given != etag => Err(Refusal::QueueChanged { queue: queue.clone(), etag, given }),
-            _ => Ok(()),
-        }
-    }
-
-    fn delete(&mut self, queue: &QueueName, etag: Option<u64>) -> Result<(), Refusal> {
-        if !self.queues.contains_key(queue) {
-            return Err(Refusal::QueueNotFound(queue.clone()));
-        }
-        self.same(queue, etag)?;
-        let tasks = self.tasks.iter().filter(|task| task.queue == *queue).count() as u64;
-        if tasks > 0 {
-            return Err(Refusal::QueueNotEmpty { queue: queue.clone(), tasks });
-        }
-        self.queues.remove(queue);
-        self.slowed.retain(|(of, _), _| of != queue);
-        self.deliveries.retain(|(of, _), _| of != queue);
-        Ok(())
-    }
-
-    fn purge(&mut self, purge: &Purge) -> Result<Purged, Refusal> {
-        if !self.queues.contains_key(&purge.queue) {
-            return Err(Refusal::QueueNotFound(purge.queue.clone()));
-        }
-        let before = self.tasks.len();
-        self.tasks.retain(|task| {
-            let state = match task.state {
-                State::Waiting => PurgeStates::WAITING,
-                State::Leased { .. } => PurgeStates::LEASED,
-                State::Dead => PurgeStates::DEAD,
-                State::Finished { .. } => PurgeStates::FINISHED,
-            };
-            task.queue != purge.queue || task.id >= purge.before || !purge.states.contains(state)
-        });
-        Ok(Purged { count: (before - self.tasks.len()) as u32, next: None })
+        Ok(Updated { id: task.id, etag: task.revision, deliver_at: Millis(task.deliver_at) })
     }
 
     /// Ends a task, which is kept or not.
     fn end(&mut self, position: usize, end: End) {
+        let task = &self.tasks[position];
+        if let Some(key) = task.new.key.as_deref().filter(|key| key.window.0 > 0) {
+            let (of, until) = ((task.queue.clone(), key.name.clone()), self.now + key.window.0);
+            self.windows.insert(of, (task.id, until));
+        }
+        let (id, was) = (self.tasks[position].id, self.tasks[position].state);
+        if was != State::Dead {
+            self.ended_for(id, end == End::Done);
+        }
         let keeps = self.effective(&self.tasks[position].queue).retention.age.0 > 0;
         if keeps {
             let task = &mut self.tasks[position];
@@ -316,12 +293,12 @@ impl Model {
         queue: &QueueName,
         request: Option<RequestId>,
         tasks: &[NewTask],
-    ) -> Vec<Result<TaskId, Refusal>> {
+    ) -> Vec<Result<Made, Refusal>> {
         match request.and_then(|request| self.recall(true, request)) {
             Some(ids) if ids.len() != tasks.len() => {
                 vec![Err(Refusal::RequestReused { then: ids.len(), now: tasks.len() }); tasks.len()]
             }
-            Some(ids) if !ids.contains(&TaskId(0)) => ids.into_iter().map(Ok).collect(),
+            Some(ids) if !ids.contains(&TaskId(0)) => ids.into_iter().map(|id| Ok(id.into())).collect(),
             known => self.create(queue, request, tasks, &known.unwrap_or_default()),
         }
     }
@@ -332,23 +309,48 @@ impl Model {
         request: Option<RequestId>,
         tasks: &[NewTask],
         known: &[TaskId],
-    ) -> Vec<Result<TaskId, Refusal>> {
+    ) -> Vec<Result<Made, Refusal>> {
         let mut ids = Vec::new();
         let mut new_ones = tasks.is_empty();
         for (n, new) in tasks.iter().enumerate() {
             if let Some(id) = known.get(n).filter(|id| **id != TaskId(0)) {
-                ids.push(Ok(*id));
+                ids.push(Ok((*id).into()));
                 continue;
             }
             if let Some(known) = new.request.and_then(|request| self.recall(false, request)) {
-                ids.push(Ok(known[0]));
+                ids.push(Ok(known[0].into()));
                 new_ones = true;
                 continue;
             }
             self.queues.entry(queue.clone()).or_default();
             let effective = self.effective(queue);
+            let replaced = match new.key.as_deref().map(|key| self.claim(queue, key, new)) {
+                Some(Err(refusal)) => {
+                    ids.push(Err(refusal));
+                    continue;
+                }
+                Some(Ok(Ok(id))) => {
+                    new_ones = true;
+                    if let Some(request) = new.request {
+                        self.requests.push((false, request, self.now, vec![id]));
+                    }
+                    ids.push(Ok(Made { id, existed: true }));
+                    continue;
+                }
+                Some(Ok(Err(replaced))) => replaced,
+                None => None,
+            };
+            let blockers = match self.blockers(new, replaced) {
+                Ok(blockers) => blockers,
+                Err(refusal) => {
+                    ids.push(Err(refusal));
+                    continue;
+                }
+            };
             let is_backlog = |task: &&Task| {
-                task.queue == *queue && matches!(task.state, State::Waiting | State::Leased { .. })
+                task.queue == *queue
+                    && Some(task.id) != replaced
+                    && matches!(task.state, State::Waiting | State::Blocked | State::Leased { .. })
             };
             let backlog = self.tasks.iter().filter(is_backlog).count() as u64;
             if let Some(limit) = effective.max_backlog.filter(|limit| backlog >= *limit) {
@@ -356,13 +358,16 @@ impl Model {
                 continue;
             }
             new_ones = true;
+            if let Some(id) = replaced {
+                let position = self.open(id).expect("it holds the key");
+                self.end(position, End::Cancelled);
+            }
+            if let Some(key) = &new.key {
+                self.windows.remove(&(queue.clone(), key.name.clone()));
+            }
             self.counter += 1;
             let id = TaskId::new(Millis(self.now), SHARD, self.counter);
-            let deliver_at = match new.due {
-                Due::Now => self.now,
-                Due::At(at) => at.0,
-                Due::After(delay) => self.now + delay.0,
-            };
+            let deliver_at = due_at(new, self.now);
             self.tasks.push(Task {
                 id,
                 queue: queue.clone(),
@@ -376,21 +381,22 @@ impl Model {
                     (None, Some(ttl)) => deliver_at.max(self.now) + ttl.0,
                     (None, None) => u64::MAX,
                 },
-                state: State::Waiting,
+                state: if blockers.is_empty() { State::Waiting } else { State::Blocked },
                 deliveries: 0,
                 failures: 0,
-                revision: 0,
+                revision: u64::from(!blockers.is_empty()),
             });
+            self.waits.edges.extend(blockers.into_iter().map(|blocker| (blocker, id)));
             if let Some(request) = new.request {
                 self.requests.push((false, request, self.now, vec![id]));
             }
-            ids.push(Ok(id));
+            ids.push(Ok(id.into()));
         }
         if let Some(request) = request
             && new_ones
         {
             self.requests.retain(|known| !known.0 || known.1 != request);
-            let answer = ids.iter().map(|id| id.as_ref().copied().unwrap_or(TaskId(0))).collect();
+            let answer = ids.iter().map(|id| id.as_ref().map_or(TaskId(0), |made| made.id)).collect();
             self.requests.push((true, request, self.now, answer));
         }
         ids
@@ -444,7 +450,8 @@ impl Model {
         let Settlement { id, token, verdict } = settlement;
         let now = self.now;
         let position = self.open(*id).ok_or(Refusal::NotFound(*id))?;
-        let fatal = self.effective(&self.tasks[position].queue).non_retryable;
+        let effective = self.effective(&self.tasks[position].queue);
+        let (fatal, lease_duration) = (effective.non_retryable, effective.lease_duration);
         let task = &self.tasks[position];
         if !matches!(task.state, State::Leased { until, token: held } if held == token.0 && now < until) {
             return Err(Refusal::LeaseLost { id: *id, token: *token });
@@ -478,6 +485,7 @@ impl Model {
                 Settled::Released(Millis(due))
             }
             Verdict::Extend { ttl } | Verdict::ExtendWith { ttl, .. } => {
+                let ttl = if ttl.0 == 0 { lease_duration } else { *ttl };
                 let until = now + ttl.0.clamp(LEASE_MS_MIN, LEASE_MS_MAX);
                 let told = matches!(verdict, Verdict::ExtendWith { .. });
                 let moved = task.state != State::Leased { until, token: token.0 };
@@ -517,7 +525,9 @@ impl Model {
         for &n in lapsed.iter().take(left) {
             dead += u32::from(self.fail(n, Some(Duration(0)), false) == Settled::Dead);
         }
+        self.follow_ends(left - lapsed.len().min(left));
         let more = self.tasks.iter().any(|task| is_expired(task) || key(task).is_some());
+        let more = more || !self.waits.endings.is_empty();
         Outcome::Advanced { more, dead }
     }
 
@@ -528,6 +538,8 @@ impl Model {
         task.revision += 1;
         if is_final || task.failures >= task.max_attempts {
             (task.state, task.ttl_at) = (State::Dead, u64::MAX);
+            let id = task.id;
+            self.ended_for(id, false);
             return Settled::Dead;
         }
         let wait = delay.unwrap_or_else(|| retry::wait(&task.retry, task.failures, task.id));
@@ -543,405 +555,12 @@ impl Model {
     }
 }
 
-/// What a random step does; ids and tokens are named by their order, so that they mostly hit.
-#[derive(Debug, Clone)]
-enum Step {
-    Create { queue: u8, request: Option<u8>, tasks: Vec<NewTask> },
-    Lease { queue: u8, max: u32, max_bytes: u64, ttl: u64 },
-    Settle(Vec<(u8, Option<u8>, Verdict)>),
-    Cancel(Vec<u8>),
-    Set(u8, SetMode, Option<u64>, Patch),
-    Delete(u8, Option<u64>),
-    Policies(u64, Settings),
-    Pause(u8, bool),
-    Purge(u8, u8, u8),
-    CancelIf(u8, u64),
-    Redrive(Vec<(u8, Option<u64>, u64)>),
-    Update(u8, Option<u64>, NewTask, u8),
-    RunNow(Vec<(u8, Option<u64>)>),
-    Group(u8, u8, GroupPatch),
-    Advance { limit: u32 },
-    Reopen,
-}
-
-fn new_task() -> impl Strategy<Value = NewTask> {
-    let due = prop_oneof![
-        3 => Just(Due::Now),
-        1 => (0..60u64).prop_map(|at| Due::At(Millis(at * GRAIN))),
-        1 => (0..10u64).prop_map(|delay| Due::After(Duration(delay * GRAIN))),
-    ];
-    let retry =
-        Retry { initial: Duration(50), cap: Duration(400), multiplier_percent: 200, jitter_percent: 50 };
-    (
-        due,
-        prop_oneof![Just(None), Just(Some(Priority(1))), Just(Some(Priority(128)))],
-        0..60usize,
-        proptest::option::of(1..4u32),
-        proptest::option::of(Just(retry)),
-        proptest::option::weighted(0.2, (1..30u64).prop_map(|ttl| ttl * GRAIN)),
-        proptest::option::weighted(0.3, 0..6u128),
-        proptest::option::weighted(0.5, 0..3u8),
-    )
-        .prop_map(|(due, priority, size, max_attempts, retry, ttl, request, group)| NewTask {
-            payload: vec![b'p'; size].into(),
-            metadata: Vec::new(),
-            due,
-            priority,
-            max_attempts,
-            retry,
-            ttl: ttl.map(Duration),
-            request: request.map(RequestId),
-            group: group.map(group_name),
-        })
-}
-
-fn settings() -> impl Strategy<Value = Settings> {
-    let span = |most: u64| proptest::option::weighted(0.3, (1..most).prop_map(|span| Duration(span * GRAIN)));
-    let retention = (0..30u64, proptest::option::of(1..4u64))
-        .prop_map(|(age, count)| Retention { age: Duration(age * GRAIN), count });
-    (
-        span(20),
-        proptest::option::weighted(0.3, 1..4u32),
-        proptest::option::weighted(0.2, Just(vec!["other".to_owned(), "why".to_owned()])),
-        proptest::option::weighted(0.7, retention),
-        span(40),
-        proptest::option::weighted(0.3, (0..3u8).prop_map(Priority)),
-        proptest::option::weighted(0.2, 1..8u64),
-        limits(),
-    )
-        .prop_map(
-            |(lease_duration, max_attempts, non_retryable, retention, ttl, priority, max_backlog, limits)| {
-                Settings {
-                    concurrency: limits.0,
-                    rate: limits.1,
-                    ageing: limits.2,
-                    group_weight: limits.3.weight,
-                    group_serial: limits.3.serial,
-                    group_concurrency: limits.3.concurrency,
-                    group_rate: limits.3.rate,
-                    lease_duration,
-                    max_attempts,
-                    non_retryable,
-                    retention,
-                    ttl,
-                    priority,
-                    max_backlog,
-                    ..Settings::default()
-                }
-            },
-        )
-}
-
-type Limits = (Option<u32>, Option<Rate>, Option<Duration>, GroupSettings);
-
-fn rate() -> impl Strategy<Value = Option<Rate>> {
-    let rate = (1..4u64, 1..4u32).prop_map(|(n, burst)| Rate { thousandths: n * n * 1_700, burst });
-    proptest::option::weighted(0.2, rate)
-}
-
-fn group_settings() -> impl Strategy<Value = GroupSettings> {
-    let some = |most: u32| proptest::option::weighted(0.25, 1..most);
-    (some(9), proptest::option::weighted(0.3, any::<bool>()), some(4), rate())
-        .prop_map(|(weight, serial, concurrency, rate)| GroupSettings { weight, serial, concurrency, rate })
-}
-
-fn limits() -> impl Strategy<Value = Limits> {
-    let ageing = proptest::option::weighted(0.2, (1..5u64).prop_map(|span| Duration(span * 100)));
-    (proptest::option::weighted(0.3, 1..5u32), rate(), ageing, group_settings())
-}
-
-fn group_name(number: u8) -> String {
-    ["acme", "umbrella", "initech"][usize::from(number)].to_owned()
-}
-
-fn of_queues() -> impl Strategy<Value = Step> {
-    let etag = || proptest::option::weighted(0.2, 0..3u64);
-    let mode =
-        prop_oneof![1 => Just(SetMode::Create), 1 => Just(SetMode::Update), 3 => Just(SetMode::Upsert)];
-    let clear = prop_oneof![
-        Just(Fields::default()),
-        Just(Fields::ALL),
-        Just(Fields::MAX_BACKLOG.union(Fields::TTL).union(Fields::NON_RETRYABLE))
-    ];
-    let patch = (settings(), clear).prop_map(|(set, clear)| Patch { set, clear });
-    prop_oneof![
-        4 => (0..2u8, mode, etag(), patch).prop_map(|(queue, mode, etag, patch)| Step::Set(queue, mode, etag, patch)),
-        1 => (0..3u8, etag()).prop_map(|(queue, etag)| Step::Delete(queue, etag)),
-        1 => (0..9u64, settings()).prop_map(|(version, settings)| Step::Policies(version, settings)),
-        1 => (0..3u8, prop_oneof![1 => Just(true), 2 => Just(false)]).prop_map(|(queue, paused)| Step::Pause(queue, paused)),
-        2 => (0..3u8, 0..3u8, group_settings(), prop_oneof![Just(0u8), Just(15), 0..16u8]).prop_map(
-            |(queue, group, set, clear)| Step::Group(queue, group, GroupPatch { set, clear: GroupFields(clear) })),
-        1 => (0..3u8, 0..16u8, any::<u8>()).prop_map(|(queue, states, id)| Step::Purge(queue, states, id)),
-    ]
-}
-
-fn of_tasks() -> impl Strategy<Value = Step> {
-    let etag = || proptest::option::weighted(0.3, 0..3u64);
-    let redrive = (any::<u8>(), etag(), 0..6u64);
-    prop_oneof![
-        1 => (any::<u8>(), 0..3u64).prop_map(|(id, etag)| Step::CancelIf(id, etag)),
-        3 => proptest::collection::vec(redrive, 1..4).prop_map(Step::Redrive),
-        3 => (any::<u8>(), etag(), new_task(), 0..16u8)
-            .prop_map(|(id, etag, new, fields)| Step::Update(id, etag, new, fields)),
-        1 => proptest::collection::vec((any::<u8>(), etag()), 1..3).prop_map(Step::RunNow),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let verdict = prop_oneof![
-        2 => Just(Verdict::Ack),
-        1 => Just(Verdict::AckWith { result: "r".into() }),
-        1 => Just(Verdict::NackDead { reason: "no".into() }),
-        1 => (0..12u64).prop_map(|ttl| Verdict::ExtendWith { ttl: Duration(ttl * GRAIN), progress: "p".into() }),
-        2 => (
-            proptest::option::of((0..6u64).prop_map(|delay| Duration(delay * GRAIN))),
-            proptest::option::weighted(0.3, (0..9u64).prop_map(|span| Duration(span * GRAIN))),
-        )
-            .prop_map(|(delay, slow_group)| Verdict::Nack { delay, slow_group, reason: "why".into() }),
-        2 => prop_oneof![Just(0u64), 0..6u64].prop_map(|delay| Verdict::Release { delay: Duration(delay * GRAIN) }),
-        1 => (0..12u64).prop_map(|ttl| Verdict::Extend { ttl: Duration(ttl * GRAIN) }),
-    ];
-    let settlement = (any::<u8>(), proptest::option::weighted(0.1, any::<u8>()), verdict);
-    prop_oneof![
-        4 => (0..2u8, proptest::option::weighted(0.2, 0..4u8), proptest::collection::vec(new_task(), 0..4))
-            .prop_map(|(queue, request, tasks)| Step::Create { queue, request, tasks }),
-        4 => (0..3u8, 0..5u32, 0..150u64, 0..16u64)
-            .prop_map(|(queue, max, max_bytes, ttl)| Step::Lease { queue, max, max_bytes, ttl: ttl * GRAIN }),
-        4 => proptest::collection::vec(settlement, 1..4).prop_map(Step::Settle),
-        1 => proptest::collection::vec(any::<u8>(), 1..3).prop_map(Step::Cancel),
-        2 => (0..5u32).prop_map(|limit| Step::Advance { limit }),
-        2 => of_queues(),
-        2 => of_tasks(),
-        1 => Just(Step::Reopen),
-    ]
-}
-
-/// Mostly small steps; sometimes back, sometimes over the end of the request window.
-fn time_step() -> impl Strategy<Value = i64> {
-    let grains = |grains: i64| grains * GRAIN as i64;
-    prop_oneof![
-        6 => (0..3i64).prop_map(grains),
-        2 => (3..18i64).prop_map(grains),
-        1 => (-10..0i64).prop_map(grains),
-        1 => Just((REQUEST_WINDOW_MS / 2) as i64),
-    ]
-}
-
-fn queue(number: u8) -> QueueName {
-    QueueName::new(["a", "b", "unknown"][usize::from(number)]).expect("valid")
-}
-
-/// Names tasks and tokens that were given out, oldest first; a few were not.
-fn command(step: &Step, ids: &[TaskId], tokens: &[(TaskId, Token)]) -> Option<Command> {
-    let nobody = TaskId::new(Millis(0), SHARD, 999_999);
-    let id = |n: u8| ids.get(ids.len().saturating_sub(1 + usize::from(n) % 12)).copied().unwrap_or(nobody);
-    Some(match step {
-        Step::Create { queue: number, request, tasks } => Command::Create {
-            queue: queue(*number),
-            request: request.map(|request| RequestId(request.into())),
-            tasks: tasks.clone(),
-        },
-        Step::Lease { queue: number, max, max_bytes, ttl } => Command::Lease {
-            queue: queue(*number),
-            consumer: "c".into(),
-            max: *max,
-            max_bytes: *max_bytes,
-            ttl: Duration(*ttl),
-        },
-        Step::Settle(settlements) => Command::Settle(
-            settlements
-                .iter()
-                .map(|(lease, wrong, verdict)| {
-                    let latest = tokens.len().saturating_sub(1 + usize::from(*lease) % 8);
-                    let (leased, token) = tokens.get(latest).copied().unwrap_or((nobody, Token(7)));
-                    let (id, token) = wrong.map_or((leased, token), |n| (id(n), token));
-                    Settlement { id, token, verdict: verdict.clone() }
-                })
-                .collect(),
-        ),
-        Step::Cancel(numbers) => Command::Cancel(numbers.iter().map(|n| id(*n)).collect()),
-        Step::Advance { limit } => Command::Advance { limit: *limit },
-        Step::Set(number, mode, etag, patch) => Command::SetQueue(Box::new(SetQueue {
-            queue: queue(*number),
-            mode: *mode,
-            etag: *etag,
-            patch: patch.clone(),
-        })),
-        Step::Delete(number, etag) => Command::DeleteQueue { queue: queue(*number), etag: *etag },
-        Step::Policies(version, settings) => {
-            let list = [("*".to_owned(), settings.clone())].into();
-            Command::SetPolicies(Policies { version: *version, list })
-        }
-        Step::Pause(number, paused) => Command::Pause(Pause {
-            queue: queue(*number),
-            paused: *paused,
-            note: "n".into(),
-            author: "a".into(),
-        }),
-        Step::Purge(number, states, before) => Command::Purge(Purge {
-            queue: queue(*number),
-            states: PurgeStates(*states),
-            before: id(*before),
-            limit: 2_000,
-            after: None,
-        }),
-        Step::CancelIf(n, etag) => Command::CancelIf(vec![(id(*n), *etag)]),
-        Step::Redrive(tasks) => {
-            let target = |n: &u8, etag: &Option<u64>| Target { id: id(*n), etag: *etag };
-            let tasks = tasks.iter().map(|(n, etag, delay)| (target(n, etag), Duration(delay * GRAIN)));
-            Command::Redrive(tasks.collect())
-        }
-        Step::Update(n, etag, new, fields) => {
-            let has = |bit: u8| fields & bit != 0;
-            Command::UpdateTask(Box::new(UpdateTask {
-                target: Target { id: id(*n), etag: *etag },
-                due: has(1).then_some(new.due),
-                priority: new.priority.filter(|_| has(2)),
-                payload: has(4).then(|| new.payload.clone()),
-                metadata: has(8).then(|| vec![("k".into(), "v".into())]),
-            }))
-        }
-        Step::RunNow(tasks) => {
-            Command::RunNow(tasks.iter().map(|(n, etag)| Target { id: id(*n), etag: *etag }).collect())
-        }
-        Step::Group(number, group, patch) => {
-            Command::SetGroup(SetGroup { queue: queue(*number), group: group_name(*group), patch: *patch })
-        }
-        Step::Reopen => return None,
-    })
-}
-
-fn compare_finished(
-    mut tasks: Vec<&Task>,
-    store: &StrictStore,
-    queue: &QueueName,
-) -> Result<(), TestCaseError> {
-    let ended = |task: &Task| match task.state {
-        State::Finished { end, at } => (at, task.id, end),
-        _ => unreachable!("finished"),
-    };
-    tasks.sort_by_key(|task| (ended(task).0, task.id));
-    let filter = ListFilter { state: Some(Phase::Finished(None)), ..ListFilter::default() };
-    let page = list(store, queue, filter, None, 1_000).expect("reads");
-    let listed = page.tasks.iter().map(|info| match info.state {
-        TaskState::Finished { end, at } => (at.0, info.id, end),
-        _ => unreachable!("asked for finished ones"),
-    });
-    prop_assert_eq!(listed.collect::<Vec<_>>(), tasks.into_iter().map(ended).collect::<Vec<_>>());
-    Ok(())
-}
-
-fn compare_due(
-    model: &Model,
-    machine: &Machine,
-    store: &StrictStore,
-    queue: &QueueName,
-) -> Result<(), TestCaseError> {
-    let counts = machine.due(store, queue, Millis(model.now)).expect("reads");
-    prop_assert_eq!(counts.is_some(), model.queues.contains_key(queue));
-    let Some(counts) = counts else { return Ok(()) };
-    let waiting = model.tasks.iter().filter(|task| task.queue == *queue && task.state == State::Waiting);
-    let due: Vec<u64> = waiting.map(|task| task.deliver_at).collect();
-    let up_to = |at: u64| due.iter().filter(|due| **due <= at).count() as u64;
-    prop_assert_eq!(counts.due, up_to(model.now));
-    prop_assert_eq!(
-        counts.oldest_due.map(|at| at.0),
-        due.iter().copied().filter(|at| *at <= model.now).min()
-    );
-    for (minutes, count) in [(1, counts.in_1_minute), (5, counts.in_5_minutes), (60, counts.in_60_minutes)] {
-        let end_of_step = (model.now + minutes * 60_000) / 10_000 * 10_000 + 9_999;
-        prop_assert_eq!(count, up_to(end_of_step) - counts.due);
+fn due_at(new: &NewTask, now: u64) -> u64 {
+    match new.due {
+        Due::Now => now,
+        Due::At(at) => at.0,
+        Due::After(delay) => now + delay.0,
     }
-    Ok(())
-}
-
-/// A Lease at the time that was said does something, and before it nothing.
-fn serves_when_it_says(
-    store: &StrictStore,
-    queue: &QueueName,
-    now: u64,
-    next_due: Option<Millis>,
-) -> Result<(), TestCaseError> {
-    let acts = |at: u64| {
-        let mut store = store.clone();
-        let mut machine = Machine::open(SHARD, &store).expect("opens");
-        let before = machine.stats(queue);
-        let (queue, max_bytes) = (queue.clone(), u64::MAX);
-        let lease = Command::Lease {
-            queue: queue.clone(),
-            consumer: "c".into(),
-            max: 1,
-            max_bytes,
-            ttl: Duration(0),
-        };
-        let mut entry = EntryBuilder::new(Millis(at));
-        entry.push(&lease);
-        machine.apply(&mut store, &entry.finish()).expect("applies");
-        let after = machine.stats(&queue);
-        after.map(|stats| (stats.deliveries, stats.expired))
-            != before.map(|stats| (stats.deliveries, stats.expired))
-    };
-    match next_due.map(|at| at.0.max(now)) {
-        Some(at) => {
-            prop_assert!(acts(at), "{} was said to be served at {at}", queue);
-            prop_assert!(at == now || !acts(at - 1), "{} is served before {at}", queue);
-        }
-        None => {
-            prop_assert!(!acts(now) && !acts(now + 100_000_000), "{} is served, and it was not said", queue)
-        }
-    }
-    Ok(())
-}
-
-/// Compares what the machine's rows say with the model's tasks.
-fn compare(model: &Model, machine: &Machine, store: &StrictStore) -> Result<(), TestCaseError> {
-    for number in 0..2 {
-        let queue = queue(number);
-        let mut tasks: Vec<&Task> = model.tasks.iter().filter(|task| task.queue == queue).collect();
-        tasks.sort_by_key(|task| (task.deliver_at, task.id));
-        let (finished, tasks): (Vec<&Task>, Vec<&Task>) =
-            tasks.into_iter().partition(|task| matches!(task.state, State::Finished { .. }));
-        compare_finished(finished, store, &queue)?;
-        compare_due(model, machine, store, &queue)?;
-        let paused = model.queues.get(&queue).is_some_and(|queue| queue.paused);
-        let full = model.effective(&queue).concurrency;
-        let full = full.is_some_and(|most| model.leased(&queue, None) >= most.into());
-        let waiting = tasks.iter().filter(|task| task.state == State::Waiting);
-        let earliest = waiting.map(|task| Millis(task.deliver_at)).min().filter(|_| !paused && !full);
-        let next_due = machine.next_due(store, &queue).expect("reads");
-        if model.knows(&queue) {
-            prop_assert_eq!(next_due, earliest);
-        }
-        serves_when_it_says(store, &queue, model.now, next_due)?;
-
-        let page = list(store, &queue, ListFilter::default(), None, 1_000).expect("reads");
-        let listed: Vec<TaskId> = page.tasks.iter().map(|info| info.id).collect();
-        prop_assert_eq!(listed, tasks.iter().map(|task| task.id).collect::<Vec<_>>());
-        for (info, task) in page.tasks.iter().zip(&tasks) {
-            let state = match info.state {
-                TaskState::Waiting { .. } => State::Waiting,
-                TaskState::Leased { until, token, .. } => State::Leased { until: until.0, token: token.0 },
-                TaskState::Dead { .. } => State::Dead,
-                TaskState::Finished { end, at } => State::Finished { end, at: at.0 },
-            };
-            prop_assert_eq!(state, task.state);
-            prop_assert_eq!(info.deliver_at, Millis(task.deliver_at));
-            prop_assert_eq!(u64::from(info.revision), task.revision);
-            prop_assert_eq!((&info.payload, &info.metadata), (&task.new.payload, &task.new.metadata));
-            prop_assert_eq!(&info.group, &task.new.group);
-            prop_assert_eq!((info.priority, info.max_attempts), (task.priority, task.max_attempts));
-            prop_assert_eq!((info.deliveries, info.failures), (task.deliveries, task.failures));
-            prop_assert_eq!(info.expires_at, (task.ttl_at != u64::MAX).then_some(Millis(task.ttl_at)));
-            let got = get(store, task.id).expect("reads");
-            prop_assert_eq!(got.as_ref(), Some(info));
-        }
-        let dead = ListFilter { state: Some(Phase::Dead), from: Some(Millis(100)), to: Some(Millis(900)) };
-        let page = list(store, &queue, dead, None, 1_000).expect("reads");
-        let expected =
-            tasks.iter().filter(|task| task.state == State::Dead && (100..900).contains(&task.deliver_at));
-        prop_assert_eq!(page.tasks.len(), expected.count());
-    }
-    Ok(())
 }
 
 proptest! {
@@ -953,10 +572,15 @@ proptest! {
         let mut machine = Machine::open(SHARD, &store).expect("empty");
         let mut model = Model::default();
         let (mut ids, mut tokens) = (Vec::new(), Vec::new());
+        let mut readers = events::Readers::default();
         let mut now = 0i64;
         for (step, elapsed) in steps {
             now = (now + elapsed).max(0);
-            let Some(command) = command(&step, &ids, &tokens) else {
+            let command = match &step {
+                steps::Step::OnSchedule(step) => Some(model.of_schedule(step)),
+                step => command(step, &ids, &tokens),
+            };
+            let Some(command) = command else {
                 machine = Machine::open(SHARD, &store).expect("opens");
                 continue;
             };
@@ -968,11 +592,16 @@ proptest! {
             machine.check(&store).map_err(TestCaseError::fail)?;
             prop_assert_eq!(machine.now(), Millis(model.now));
             match &outcomes[0] {
-                Outcome::Created(created) => ids.extend(created.iter().flatten().copied()),
+                Outcome::Created(created) => ids.extend(created.iter().flatten().map(|made| made.id)),
+                Outcome::SlotFired(Fired::Created(id)) | Outcome::ScheduleRun(Ok(ScheduleRun::Created(id))) => {
+                    ids.push(*id);
+                }
                 Outcome::Leased(leased) => tokens.extend(leased.picks.iter().map(|pick| (pick.id, pick.token))),
                 _ => {}
             }
             compare(&model, &machine, &store)?;
+            readers.follow(&model, &store)?;
+            model.compare_schedules(&machine, &store)?;
         }
     }
 }

@@ -6,7 +6,9 @@ use tonic::{Request, Response, Status};
 use z4_proto::MESSAGE_BYTES_MAX;
 use z4_proto::v1;
 use z4_proto::v1::admin_client::AdminClient;
+use z4_proto::v1::events_client::EventsClient;
 use z4_proto::v1::queues_client::QueuesClient;
+use z4_proto::v1::schedules_client::SchedulesClient;
 use z4_proto::v1::tasks_client::TasksClient;
 
 use super::Answers;
@@ -51,6 +53,11 @@ pass! {
     TasksClient::lease_tasks(LeaseTasksRequest) -> LeaseTasksResponse, reads: false;
     TasksClient::settle(SettleRequest) -> SettleResponse, reads: false;
     TasksClient::cancel_tasks(CancelTasksRequest) -> CancelTasksResponse, reads: false;
+    TasksClient::update_task(UpdateTaskRequest) -> UpdateTaskResponse, reads: false;
+    TasksClient::update_tasks(UpdateTasksRequest) -> UpdateTasksResponse, reads: false;
+    TasksClient::run_tasks(RunTasksRequest) -> RunTasksResponse, reads: false;
+    TasksClient::redrive_tasks(RedriveTasksRequest) -> RedriveTasksResponse, reads: false;
+    TasksClient::explain_task(ExplainTaskRequest) -> ExplainTaskResponse, reads: true;
     TasksClient::get_task(GetTaskRequest) -> GetTaskResponse, reads: true;
     TasksClient::list_tasks(ListTasksRequest) -> ListTasksResponse, reads: true;
     TasksClient::list_queues(ListQueuesRequest) -> ListQueuesResponse, reads: true;
@@ -63,5 +70,20 @@ pass! {
     QueuesClient::resume_queue(ResumeQueueRequest) -> ResumeQueueResponse, reads: false;
     QueuesClient::purge_queue(PurgeQueueRequest) -> PurgeQueueResponse, reads: false;
     QueuesClient::get_queue_stats(GetQueueStatsRequest) -> GetQueueStatsResponse, reads: true;
+    QueuesClient::explain_queue(ExplainQueueRequest) -> ExplainQueueResponse, reads: true;
+    QueuesClient::set_group(SetGroupRequest) -> SetGroupResponse, reads: false;
+    QueuesClient::get_group(GetGroupRequest) -> GetGroupResponse, reads: true;
+    QueuesClient::list_groups(ListGroupsRequest) -> ListGroupsResponse, reads: true;
+    EventsClient::list_events(ListEventsRequest) -> ListEventsResponse, reads: true;
+    SchedulesClient::create_schedule(CreateScheduleRequest) -> CreateScheduleResponse, reads: false;
+    SchedulesClient::update_schedule(UpdateScheduleRequest) -> UpdateScheduleResponse, reads: false;
+    SchedulesClient::get_schedule(GetScheduleRequest) -> GetScheduleResponse, reads: true;
+    SchedulesClient::list_schedules(ListSchedulesRequest) -> ListSchedulesResponse, reads: true;
+    SchedulesClient::pause_schedule(PauseScheduleRequest) -> PauseScheduleResponse, reads: false;
+    SchedulesClient::resume_schedule(ResumeScheduleRequest) -> ResumeScheduleResponse, reads: false;
+    SchedulesClient::run_schedule(RunScheduleRequest) -> RunScheduleResponse, reads: false;
+    SchedulesClient::delete_schedule(DeleteScheduleRequest) -> DeleteScheduleResponse, reads: false;
+    SchedulesClient::list_slots(ListSlotsRequest) -> ListSlotsResponse, reads: true;
+    SchedulesClient::list_schedule_history(ListScheduleHistoryRequest) -> ListScheduleHistoryResponse, reads: true;
     AdminClient::transfer_leader(TransferLeaderRequest) -> TransferLeaderResponse, reads: false;
 }

@@ -117,8 +117,10 @@ async fn every_unary_verb_is_answered_by_the_leader_and_the_reply_names_it() {
     let again = client.batch_create_tasks(batch).await.expect("answered").into_inner();
     assert_eq!(again.ids, first.ids, "the request id travels along");
 
-    let got =
-        client.get_task(v1::GetTaskRequest { id: created.id.clone(), stale: false }).await.expect("is there");
+    let got = client
+        .get_task(v1::GetTaskRequest { id: created.id.clone(), ..Default::default() })
+        .await
+        .expect("is there");
     assert_eq!(got.into_inner().forwarded_to, b.address);
     let list = v1::ListTasksRequest { queue: "mail".into(), ..Default::default() };
     let listed = client.list_tasks(list).await.expect("lists").into_inner();
@@ -153,12 +155,78 @@ async fn every_unary_verb_is_answered_by_the_leader_and_the_reply_names_it() {
     );
     assert_eq!(settled.forwarded_to, b.address);
     let ids = vec![leased.tasks[1].id.clone(), leased.tasks[0].id.clone()];
-    let cancelled = client.cancel_tasks(v1::CancelTasksRequest { ids }).await.expect("cancels").into_inner();
+    let cancelled = client
+        .cancel_tasks(v1::CancelTasksRequest { ids, ..Default::default() })
+        .await
+        .expect("cancels")
+        .into_inner();
     assert_eq!(cancelled.errors.iter().map(|e| e.index).collect::<Vec<_>>(), [1], "it was acked");
-    let refused =
-        client.get_task(v1::GetTaskRequest { id: created.id, stale: false }).await.expect_err("is gone");
+    let refused = client
+        .get_task(v1::GetTaskRequest { id: created.id, ..Default::default() })
+        .await
+        .expect_err("is gone");
     assert_eq!(refused.code(), Code::NotFound, "refusals come through: {refused:?}");
     assert_eq!((a.door.bodies().used(), b.door.bodies().used()), (0, 0), "shares are given back");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_and_explanations_come_from_the_leader_with_all_that_was_asked() {
+    let (a, b) = pair().await;
+    let mut client = a.client();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(client.create_task(create("")).await.expect("created").into_inner().id);
+    }
+    let update = Some(v1::TaskUpdate { priority: Some(7), ..Default::default() });
+    let update = v1::UpdateTaskRequest { id: ids[0].clone(), update, ..Default::default() };
+    let updated = client.update_task(update).await.expect("changes").into_inner();
+    assert_eq!((&*updated.etag, &updated.forwarded_to), ("0000000000000001", &b.address));
+    let explain = v1::ExplainTaskRequest { id: ids[0].clone() };
+    let said = client.explain_task(explain).await.expect("answers").into_inner();
+    assert_eq!(said.forwarded_to, b.address);
+    assert_eq!(said.explanation.expect("one").obstacle(), v1::Obstacle::NoConsumer);
+    let etags = vec![String::new(), "00000000000000ff".into(), String::new()];
+    let run = v1::RunTasksRequest { ids: ids.clone(), etags, selection: None };
+    let run = client.run_tasks(run).await.expect("answers").into_inner();
+    assert_eq!(run.errors.iter().map(|error| error.index).collect::<Vec<_>>(), [1], "etags travel along");
+
+    let lease = v1::LeaseTasksRequest { queue: "mail".into(), max_tasks: 3, ..Default::default() };
+    let leased = client.lease_tasks(lease).await.expect("leases").into_inner().tasks;
+    let nack = |task: &v1::LeasedTask| {
+        let nack = v1::Nack { reason: "no".into(), dead: true, ..Default::default() };
+        v1::Settlement { verdict: Some(Verdict::Nack(nack)), ..ack(task) }
+    };
+    let settle = v1::SettleRequest { settlements: leased.iter().map(nack).collect() };
+    assert!(client.settle(settle).await.expect("settles").into_inner().errors.is_empty());
+    let redrive = v1::RedriveTasksRequest { ids: ids.clone(), rate: 0.001, ..Default::default() };
+    let redriven = client.redrive_tasks(redrive).await.expect("redrives").into_inner();
+    assert_eq!((redriven.errors.len(), &redriven.forwarded_to), (0, &b.address));
+    let scheduled = v1::ListTasksRequest {
+        queue: "mail".into(),
+        filter: "state = scheduled".into(),
+        ..Default::default()
+    };
+    let listed = client.list_tasks(scheduled).await.expect("lists").into_inner().tasks;
+    assert_eq!(listed.len(), 2, "each is a thousand seconds behind the one before: the rate travels along");
+
+    let selection = |filter: &str| {
+        Some(v1::Selection { queue: "mail".into(), filter: filter.into(), ..Default::default() })
+    };
+    let update = Some(v1::TaskUpdate { priority: Some(9), ..Default::default() });
+    let update = v1::UpdateTasksRequest { selection: selection("state = due"), update, update_mask: None };
+    let updated = client.update_tasks(update).await.expect("changes").into_inner();
+    assert_eq!((updated.matched.expect("counted").changed, &updated.forwarded_to), (1, &b.address));
+    let cancel = v1::CancelTasksRequest { selection: selection("state = scheduled"), ..Default::default() };
+    let cancelled = client.cancel_tasks(cancel).await.expect("cancels").into_inner();
+    assert_eq!((cancelled.matched.expect("counted").changed, &cancelled.forwarded_to), (2, &b.address));
+    let mut gone = ids[..1].to_vec();
+    gone.push("nonsense".into());
+    let etags = vec!["0000000000000000".into(), String::new()];
+    let cancel = v1::CancelTasksRequest { ids: gone, etags, ..Default::default() };
+    let answer = client.cancel_tasks(cancel).await.expect("answers").into_inner();
+    assert_eq!(answer.errors.iter().map(|error| error.index).collect::<Vec<_>>(), [0, 1]);
     a.stop().await;
     b.stop().await;
 }

@@ -1,32 +1,23 @@
 //! End the tasks of a queue, batch by batch.
 //!
 //! Which tasks is settled when the first call comes: those whose ids are not later than shard time then. Each batch is an
-//! entry of its own and others go between them: after a batch the purge rests as long as that took, so that at most half of
-//! a shard's time is its. When the call's time is up the answer says so, and its token carries the first call's time on.
+//! entry of its own and others go between them (`batches.rs`). When the call's time is up the answer says so, and its token
+//! carries the first call's time on.
 //!
 //! # Caveats
 //! - A later call walks from the beginning over what is left: rows of newer tasks are looked at again.
 
-use std::time::Duration;
-
 use tokio::time::{Instant, sleep};
 use z4_proto::convert::{purge_states, queue_name};
-use z4_proto::reason;
 use z4_proto::status::Failure;
 use z4_proto::v1;
 use z4_tasks::command::{Purge, PurgeStates};
-use z4_types::{Kind, Millis, QueueName, ShardId, TaskId};
+use z4_types::{Millis, QueueName, ShardId, TaskId};
 
 use super::accepted;
+use crate::batches::{BATCH, is_time_for_another, may_go_on};
 use crate::call::Call;
 use crate::tasks::{bad_token, hex, unhex};
-
-/// Tasks of one batch: a few milliseconds of work for the shard.
-const BATCH: u32 = 500;
-/// No batch begins with less time left than this: its answer would come too late to be counted.
-const TIME_MIN: Duration = Duration::from_millis(250);
-/// And none with less than so many times what the last one took.
-const TIME_FACTOR: u32 = 4;
 
 pub(super) async fn purge(
     call: Call<'_>,
@@ -65,11 +56,10 @@ async fn here(
         let Some(next) = done.next else {
             return Ok(v1::PurgeQueueResponse { purged, ..Default::default() });
         };
-        let took = began.elapsed();
-        if call.deadline.left() < TIME_MIN.max(took * TIME_FACTOR) || call.door.is_stopping() {
+        if !is_time_for_another(call, began) {
             return Ok(part(purged, before));
         }
-        sleep(took).await;
+        sleep(began.elapsed()).await;
         after = Some(next);
     }
 }
@@ -77,12 +67,6 @@ async fn here(
 /// Returns an id behind those of all tasks that were created up to `now`.
 fn first_later(now: Millis) -> TaskId {
     TaskId::new(Millis(now.0 + 1), ShardId(0), 0)
-}
-
-/// Another call may succeed where this one did not.
-fn may_go_on(failure: &Failure) -> bool {
-    matches!(failure.kind, Kind::Unavailable | Kind::Overloaded | Kind::OutcomeUnknown)
-        || failure.reason == reason::QUEUE_NOT_FOUND
 }
 
 fn part(purged: u64, before: TaskId) -> v1::PurgeQueueResponse {

@@ -22,7 +22,11 @@ pub(super) async fn one(
         let creating = call.handle().create(queue, None, &[task]);
         let mut results = call.write(creating).await?;
         match results.pop() {
-            Some(Ok(id)) => Ok(v1::CreateTaskResponse { id: id_text(id), forwarded_to: String::new() }),
+            Some(Ok(made)) => Ok(v1::CreateTaskResponse {
+                id: id_text(made.id),
+                existed: made.existed,
+                forwarded_to: String::new(),
+            }),
             Some(Err(why)) => Err(status::refusal(&why)),
             None => Err(status::defect("a create of one task was answered with none")),
         }
@@ -75,8 +79,11 @@ async fn here(
         let failure = match bad.next_if(|(at, _)| *at == index) {
             Some((_, failure)) => failure,
             None => match results.next() {
-                Some(Ok(id)) => {
-                    created.ids.push(id_text(id));
+                Some(Ok(made)) => {
+                    if made.existed {
+                        created.existed.push(index as u32);
+                    }
+                    created.ids.push(id_text(made.id));
                     continue;
                 }
                 Some(Err(why)) => status::refusal(&why),

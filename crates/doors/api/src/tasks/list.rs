@@ -1,7 +1,7 @@
 //! List the tasks of a queue by due time, a page at a time.
 //!
-//! Scheduled and due are one state to the machine, told apart by the shard's clock: a list of one of them reads that
-//! clock first and bounds the time by it.
+//! Scheduled and due are one state to the machine, told apart by the shard's clock: a list of one of them, or by a filter,
+//! reads that clock first and bounds the time by it.
 //!
 //! # Not here
 //! - What a page token means: `z4-tasks`. Here it is hexadecimal text. That of a stale list: `stale.rs`.
@@ -17,6 +17,7 @@ use z4_types::{Duration, Millis, QueueName};
 
 use super::stale;
 use crate::call::Call;
+use crate::filters::{self, Wanted};
 use crate::messages;
 
 /// Items of a page when the caller does not say.
@@ -41,14 +42,18 @@ async fn here(
 ) -> Result<v1::ListTasksResponse, Failure> {
     let wish = Wish::of(&request)?;
     let after = page_token(&request.page_token)?;
-    let Wish { mut filter, limit, .. } = wish;
-    let mut split_at = None;
-    if filter.state == Some(Phase::Waiting) {
+    let limit = wish.limit;
+    let (mut wanted, mut split_at) = (Wanted { filter: wish.filter, test: None }, None);
+    if wish.filter.state == Some(Phase::Waiting) || !request.filter.is_empty() {
         let (now, _) = call.read(call.handle().queue(queue.clone())).await?;
-        filter = wish.filter_at(now);
-        split_at = Some(now);
+        let Some(found) = filters::wanted(&request.filter, wish.filter_at(now), now)? else {
+            return Ok(v1::ListTasksResponse::default());
+        };
+        (wanted, split_at) = (found, Some(now));
     }
-    let (now, page) = call.read(call.handle().list(ListRequest { queue, filter, after, limit })).await?;
+    let Wanted { filter, test } = wanted;
+    let (now, page) =
+        call.read(call.handle().list(ListRequest { queue, filter, after, limit, test })).await?;
     // What was asked for as scheduled is shown as scheduled, also if its time came between the two reads.
     let now = split_at.unwrap_or(now);
     Ok(v1::ListTasksResponse {
@@ -81,6 +86,7 @@ impl Wish {
             Failure::invalid("state", reason::FIELD_INVALID, what)
         })?;
         let filter = ListFilter { state: phase(state), from, to };
+        filters::check(&request.filter)?;
         Ok(Self { state, filter, limit: page_size(request.page_size) })
     }
 
@@ -102,6 +108,7 @@ fn phase(state: v1::TaskState) -> Option<Phase> {
         v1::TaskState::Scheduled | v1::TaskState::Due => Some(Phase::Waiting),
         v1::TaskState::Leased => Some(Phase::Leased),
         v1::TaskState::Dead => Some(Phase::Dead),
+        v1::TaskState::Blocked => Some(Phase::Blocked),
         v1::TaskState::Done => Some(Phase::Finished(Some(End::Done))),
         v1::TaskState::Cancelled => Some(Phase::Finished(Some(End::Cancelled))),
         v1::TaskState::Expired => Some(Phase::Finished(Some(End::Expired))),
@@ -114,7 +121,7 @@ pub(super) fn due_at(now: Millis) -> ListFilter {
 }
 
 /// Returns how many items a page has: more than the limit is as many as the limit (AIP-158).
-pub(super) fn page_size(asked: u32) -> u32 {
+pub(crate) fn page_size(asked: u32) -> u32 {
     if asked == 0 { PAGE_DEFAULT } else { asked.min(LIST_PAGE_MAX) }
 }
 

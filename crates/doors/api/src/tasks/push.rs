@@ -112,8 +112,8 @@ async fn create(door: &Door, batch: v1::PushRequest, share: Option<Share>) -> v1
     let v1::PushRequest { seq, queue, tasks, request_id } = batch;
     let request = v1::BatchCreateTasksRequest { queue, tasks, request_id };
     match all(Call::of_stream(door, false), request, share).await {
-        Ok(v1::BatchCreateTasksResponse { ids, errors, forwarded_to }) => {
-            v1::PushReply { seq, ids, errors, failure: None, forwarded_to }
+        Ok(v1::BatchCreateTasksResponse { ids, errors, existed, forwarded_to }) => {
+            v1::PushReply { seq, ids, errors, existed, failure: None, forwarded_to }
         }
         Err(failure) => v1::PushReply { seq, failure: Some(failure.to_pb()), ..v1::PushReply::default() },
     }

@@ -91,7 +91,8 @@ pub(super) async fn get(
     let shard = call.handle().shard_of(&queue);
     let local = |_| async move {
         let (now, info) = call.read(call.handle().queue(queue.clone())).await?;
-        let oldest = ListRequest { queue: queue.clone(), filter: due_at(now), after: None, limit: 1 };
+        let oldest =
+            ListRequest { queue: queue.clone(), filter: due_at(now), after: None, limit: 1, test: None };
         let (_, page) = call.read(call.handle().list(oldest)).await?;
         let oldest_due_at = page.tasks.first().map(|task| task.deliver_at);
         Ok(v1::GetQueueResponse {

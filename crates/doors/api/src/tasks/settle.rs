@@ -21,7 +21,7 @@ pub(super) async fn settle(
 ) -> Result<v1::SettleResponse, Failure> {
     check_count("settlements", request.settlements.len(), SETTLE_BATCH_MAX)?;
     check_results(&request.settlements)?;
-    let Split { errors, forwarded_to } = each(call, Settlement::items(request)).await?;
+    let Split { errors, forwarded_to } = each(call, request.settlements.into_iter().map(settlement)).await?;
     Ok(v1::SettleResponse { errors, forwarded_to })
 }
 
@@ -51,8 +51,8 @@ impl Item for Settlement {
         v1::SettleRequest { settlements: items.into_iter().map(pb_settlement).collect() }
     }
 
-    fn items(request: Self::Request) -> impl ExactSizeIterator<Item = Result<Self, Failure>> {
-        request.settlements.into_iter().map(settlement)
+    fn items(request: Self::Request) -> Result<Vec<Self>, Failure> {
+        request.settlements.into_iter().map(settlement).collect()
     }
 
     async fn here(call: Call<'_>, items: Vec<Self>) -> Result<Vec<v1::ItemError>, Failure> {

@@ -1,4 +1,4 @@
-//! Batches of which each item names its own task: settlements and cancels, split by who leads the tasks' shards.
+//! Batches of which each item names its own task: settlements, cancels, redrives, split by who leads the tasks' shards.
 //!
 //! A bad item fails alone. The good ones of shards led here are one call on the host, which is nearly always all there
 //! is; those of other shards go to their leaders, shard by shard, side by side.
@@ -42,8 +42,8 @@ pub(super) trait Item: Sized + Send + 'static {
     /// Returns the call for these.
     fn request(items: Vec<Self>) -> Self::Request;
 
-    /// Returns what a call asks, each item converted or refused.
-    fn items(request: Self::Request) -> impl ExactSizeIterator<Item = Result<Self, Failure>> + Send;
+    /// Returns what a call asks that [`Item::request`] made.
+    fn items(request: Self::Request) -> Result<Vec<Self>, Failure>;
 
     /// Does it on this host; returns what failed, by position.
     fn here(
@@ -184,8 +184,7 @@ async fn everywhere<I: Item>(call: Call<'_>, items: Vec<I>, elsewhere: &[ShardId
 async fn at_leader<I: Item>(call: Call<'_>, shard: ShardId, items: Vec<I>) -> Result<Split, Failure> {
     let local = |request| async move {
         // Led here by now. These were converted once, so they are again.
-        let items = I::items(request).collect::<Result<Vec<_>, _>>()?;
-        Ok(I::reply(I::here(call, items).await?))
+        Ok(I::reply(I::here(call, I::items(request)?).await?))
     };
     call.serve(shard, I::request(items), local).await.map(I::split)
 }

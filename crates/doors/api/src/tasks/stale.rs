@@ -11,7 +11,7 @@
 //! # Not here
 //! - Which host answers: [`Call::serve_stale`].
 
-use z4_host::{Freshness, ListRequest};
+use z4_host::{Freshness, ListRequest, Test};
 use z4_proto::convert::timestamp;
 use z4_proto::reason;
 use z4_proto::status::Failure;
@@ -21,6 +21,7 @@ use z4_types::{Index, Kind, Millis, QueueName, ShardId, TaskId};
 
 use super::list::{Wish, bad_token, hex, unhex};
 use crate::call::Call;
+use crate::filters::{self, Wanted};
 use crate::messages;
 
 /// First byte of a token. That of a plain list begins with 1.
@@ -31,12 +32,14 @@ const TOKEN_HEAD: usize = 17;
 /// Returns one task.
 pub(super) async fn get(call: Call<'_>, shard: ShardId, id: TaskId) -> Result<v1::GetTaskResponse, Failure> {
     let (freshness, found) = call.read(call.handle().get_stale(id)).await?;
-    let Some(info) = found else {
+    let Some((info, result)) = found else {
         let what = format!("task {id} {}", not_there(call, shard, freshness));
         return Err(Failure::new(Kind::NotFound, reason::TASK_NOT_FOUND, what));
     };
+    let mut task = messages::task(info, freshness.now);
+    task.result = result.unwrap_or_default();
     Ok(v1::GetTaskResponse {
-        task: Some(messages::task(info, freshness.now)),
+        task: Some(task),
         freshness: Some(message(call, freshness)),
         forwarded_to: String::new(),
     })
@@ -52,10 +55,23 @@ pub(super) async fn list(
     let before = Position::of(&request.page_token)?;
     let shard = call.handle().shard_of(&queue);
     let (at_least, not_before) = (before.applied, before.now);
-    let asked =
-        ListRequest { queue: queue.clone(), filter: wish.filter, after: before.after, limit: wish.limit };
-    let filter_at = move |now: Millis| wish.filter_at(now.max(not_before));
-    let (freshness, page) = call.read(call.handle().list_stale(asked, at_least, filter_at)).await?;
+    let asked = ListRequest {
+        queue: queue.clone(),
+        filter: wish.filter,
+        after: before.after,
+        limit: wish.limit,
+        test: None,
+    };
+    let text = request.filter.clone();
+    let wanted_at = move |now: Millis| {
+        let now = now.max(not_before);
+        match filters::wanted(&text, wish.filter_at(now), now) {
+            Ok(Some(Wanted { filter, test })) => (filter, test),
+            // Nothing can pass; it was checked with the request.
+            _ => (wish.filter, Some(Test::new(|_| false))),
+        }
+    };
+    let (freshness, page) = call.read(call.handle().list_stale(asked, at_least, wanted_at)).await?;
     let Some(page) = page else {
         let what = format!("queue {queue} {}", not_there(call, shard, freshness));
         return Err(Failure::new(Kind::NotFound, reason::QUEUE_NOT_FOUND, what));

@@ -1,5 +1,6 @@
 //! Three real hosts and their doors: any of them serves any call, and clients ride out the death of a leader.
 
+mod events;
 mod machines;
 mod stale;
 

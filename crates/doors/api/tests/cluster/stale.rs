@@ -24,7 +24,7 @@ fn door(cluster: &Cluster, at: usize) -> TasksClient<Channel> {
 }
 
 async fn get(cluster: &Cluster, at: usize, id: TaskId, stale: bool) -> Result<v1::GetTaskResponse, Status> {
-    let request = v1::GetTaskRequest { id: id.to_string(), stale };
+    let request = v1::GetTaskRequest { id: id.to_string(), stale, ..Default::default() };
     let call = async { door(cluster, at).get_task(request).await };
     timeout(PATIENCE, call).await.expect("every call ends").map(tonic::Response::into_inner)
 }
@@ -125,7 +125,10 @@ async fn a_plain_read_misses_nothing_that_was_answered_before() {
             missed += usize::from(get(&cluster, at, id, true).await.is_err());
             assert!(get(&cluster, at, id, false).await.is_ok(), "round {round}, asked of {name}");
         }
-        writer.cancel_tasks(v1::CancelTasksRequest { ids: vec![id.to_string()] }).await.expect("cancels");
+        writer
+            .cancel_tasks(v1::CancelTasksRequest { ids: vec![id.to_string()], ..Default::default() })
+            .await
+            .expect("cancels");
         for (at, name) in NAMES.iter().enumerate() {
             let gone = get(&cluster, at, id, false).await.expect_err("is cancelled");
             assert_eq!(gone.code(), Code::NotFound, "round {round}, asked of {name}");

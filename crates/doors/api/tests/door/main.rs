@@ -1,8 +1,14 @@
 //! The door, from outside: a real client against a real host. Few and thin; what tasks do is tested in `z4-tasks`.
 
+mod after;
+mod changes;
 mod ends;
+mod events;
+mod explain;
+mod keys;
 mod limits;
 mod queues;
+mod schedules;
 
 use std::time::Duration;
 
@@ -69,7 +75,7 @@ impl Served {
     }
 
     async fn get(&self, id: &str) -> Result<v1::Task, Status> {
-        let reply = self.tasks().get_task(v1::GetTaskRequest { id: id.into(), stale: false }).await?;
+        let reply = self.tasks().get_task(v1::GetTaskRequest { id: id.into(), ..Default::default() }).await?;
         Ok(reply.into_inner().task.expect("a task"))
     }
 
@@ -99,6 +105,20 @@ impl Served {
         tokio::time::timeout(Duration::from_secs(20), asking)
             .await
             .expect("so many calls are under way soon");
+    }
+
+    /// Asks again and again until a consumer waits for tasks of the queue.
+    async fn until_hungry(&self, client: &z4_client::Client, queue: &str) {
+        let hungry = async || client.explain_queue(queue).await.expect("is there").waiting_consumers > 0;
+        let asking = async { while !hungry().await {} };
+        tokio::time::timeout(Duration::from_secs(20), asking).await.expect("one waits soon");
+    }
+
+    /// Extends a lease without a time.
+    async fn extend(&self, task: &z4_client::Task) {
+        let verdict = Some(Verdict::Extend(v1::Extend::default()));
+        let word = v1::Settlement { id: task.id.to_string(), token: task.token.0, verdict };
+        assert!(self.settle(vec![word]).await.is_empty(), "the lease holds");
     }
 
     async fn stop(self) {
@@ -164,7 +184,7 @@ async fn a_long_poll_gets_what_comes_while_it_waits_and_cancel_ends_tasks() {
     assert!(z4.lease("mail", 1, 0).await.expect("leases").is_empty(), "not due yet");
     let leased = z4.lease("mail", 1, 10).await.expect("leases");
     assert_eq!(leased[0].id, id);
-    let request = v1::CancelTasksRequest { ids: vec![id.clone(), "nonsense".into()] };
+    let request = v1::CancelTasksRequest { ids: vec![id.clone(), "nonsense".into()], ..Default::default() };
     let errors = items(z4.tasks().cancel_tasks(request).await.expect("cancels").into_inner().errors);
     assert_eq!(
         errors.iter().map(|(at, f)| (*at, &*f.reason)).collect::<Vec<_>>(),

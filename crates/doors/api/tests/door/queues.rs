@@ -10,12 +10,12 @@ use super::{Served, refused, task};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn client(z4: &Served) -> Client {
+pub(super) fn client(z4: &Served) -> Client {
     Client::connect([z4.address.as_str()]).expect("an address")
 }
 
 #[track_caller]
-fn fails<T: std::fmt::Debug>(result: Result<T, Error>, kind: Kind, reason: &str) {
+pub(super) fn fails<T: std::fmt::Debug>(result: Result<T, Error>, kind: Kind, reason: &str) {
     let error = result.expect_err("is refused");
     assert_eq!((error.kind(), error.reason()), (kind, reason), "{error}");
 }
@@ -193,5 +193,42 @@ async fn finished_tasks_are_kept_with_their_results_and_progress() {
     }
     assert_eq!(client.get_queue("jobs").await.expect("is there").finished, 2);
     assert_eq!(client.purge_queue("jobs", &[PurgeState::Dead, PurgeState::Finished]).await, Ok(3));
+    z4.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_holds_for_every_queue_that_matches_and_sets_nothing_itself() {
+    let z4 = Served::start().await;
+    let client = client(&z4);
+    client.create_queue("acme/mail", QueuePatch::new().max_attempts(9)).await.expect("made");
+    client.set_policy("*", QueuePatch::new().max_attempts(3).default_priority(7)).await.expect("set");
+    client
+        .set_policy("acme/*", QueuePatch::new().lease_duration(MINUTE).default_priority(8))
+        .await
+        .expect("set");
+    // Shards are told within moments; the newest list comes with the last of these.
+    let config = loop {
+        let config = client.queue_config("acme/mail").await.expect("is there");
+        if config.sources.len() == 3 {
+            break config;
+        }
+        tokio::task::yield_now().await;
+    };
+    let effective = config.effective.expect("is told");
+    assert_eq!((effective.max_attempts, effective.default_priority), (Some(9), Some(8)));
+    let source = |field: &str| config.sources.get(field).map(String::as_str);
+    assert_eq!(
+        [source("max_attempts"), source("default_priority"), source("lease_duration")],
+        [Some("queue"), Some("acme/*"), Some("acme/*")]
+    );
+
+    let listed = client.list_policies().await.expect("listed");
+    assert_eq!(listed.iter().map(|policy| policy.pattern.as_str()).collect::<Vec<_>>(), ["*", "acme/*"]);
+    client.delete_policy("acme/*").await.expect("is forgotten");
+    fails(client.delete_policy("acme/*").await, Kind::NotFound, reason::POLICY_NOT_FOUND);
+    let bad = client.set_policy("acme*", QueuePatch::new().max_attempts(3)).await.expect_err("no level");
+    assert_eq!((bad.kind(), bad.field()), (Kind::Invalid, Some("policy.pattern")));
+    let bad = client.set_policy("*", QueuePatch::new().concurrency(0)).await.expect_err("nothing would run");
+    assert_eq!((bad.kind(), bad.field()), (Kind::Invalid, Some("policy.settings.concurrency")));
     z4.stop().await;
 }

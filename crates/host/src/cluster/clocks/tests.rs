@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 use z4_env::{Clock, RealClock};
-use z4_tasks::command::{Due, NewTask};
+use z4_tasks::command::NewTask;
 use z4_types::{Millis, QueueName};
 
 use super::*;
@@ -125,17 +125,7 @@ async fn push(machines: &[Machine]) {
 }
 
 fn task() -> NewTask {
-    NewTask {
-        payload: vec![7; 10].into(),
-        metadata: Vec::new(),
-        due: Due::Now,
-        priority: None,
-        max_attempts: None,
-        retry: None,
-        ttl: None,
-        group: None,
-        request: None,
-    }
+    NewTask { payload: vec![7; 10].into(), ..NewTask::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
