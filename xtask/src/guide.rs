@@ -2,17 +2,19 @@
 //!
 //! A block fenced as `console` holds commands, each behind `$ `, and below each what it prints, stdout and stderr. A command
 //! that fails is followed by a line `(exit code N)`. In what is printed `...` stands for any text, on a line of its own for
-//! any lines. All blocks of a page are run in their order, in a shell in an empty folder, on a server of the page's own whose
+//! any lines. All blocks of a page are run in their order, in one shell in an empty folder, on a server of the page's own whose
 //! address is in `Z4_TARGET`; other blocks are not looked at.
 //!
 //! # Not here
 //! - Examples in Rust: those are doc tests.
 
+mod shell;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use shell::Shell;
 
 use crate::crash::server::{Server, build};
 use crate::workspace;
@@ -93,8 +95,9 @@ fn page(path: &Path, programs: &Path) -> Result<usize> {
     let mut server = Server::start(&programs.join("z4"), &data)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(server.ready())?;
+    let mut shell = Shell::start(programs, server.address(), &work)?;
     for example in &examples {
-        let printed = execute(&example.command, programs, server.address(), &work)?;
+        let printed = shell.run(&example.command)?;
         let expected: Vec<&str> = example.expected.iter().map(String::as_str).collect();
         let lines: Vec<&str> = printed.lines().collect();
         if !fits(&expected, &lines) {
@@ -102,26 +105,6 @@ fn page(path: &Path, programs: &Path) -> Result<usize> {
         }
     }
     Ok(examples.len())
-}
-
-/// Runs a command in a shell; returns what it prints, and its exit code if that is not 0.
-fn execute(command: &str, programs: &Path, target: &str, work: &Path) -> Result<String> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new("sh")
-        .args(["-c", &format!("exec 2>&1\n{command}")])
-        .env("PATH", format!("{}:{path}", programs.display()))
-        .env("Z4_TARGET", target)
-        .env("NO_COLOR", "1")
-        .current_dir(work)
-        .stdin(Stdio::null())
-        .output()?;
-    let mut printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    match output.status.code() {
-        Some(0) => {}
-        Some(code) => printed.push_str(&format!("(exit code {code})\n")),
-        None => printed.push_str("(ended by a signal)\n"),
-    }
-    Ok(printed)
 }
 
 /// Returns the examples of a page.
