@@ -285,7 +285,9 @@ impl Client {
         }
     }
 
-    /// Ends as many tasks as one call has time for: the first part without a token, the others with that of the one before.
+    /// Ends as many tasks as one call has time for: the first part without a token, the others with that of the one before. One
+    /// with a token whose answer is lost is asked for again, and what the lost one purged is not counted; the first is not:
+    /// it would take tasks that came since.
     ///
     /// # Errors
     /// As [`Client::purge_queue`].
@@ -302,7 +304,8 @@ impl Client {
         };
         let about = About::Queue(queue);
         let send = |c, r| async move { queues(c).purge_queue(r).await };
-        let reply = self.call(about, Again::IfNotDone, request, send).await?;
+        let again = if token.is_some() { Again::Always } else { Again::IfNotDone };
+        let reply = self.call(about, again, request, send).await?;
         self.endpoints().leads(about, &reply.forwarded_to);
         let next = Some(reply.next_page_token).filter(|token| !token.is_empty());
         Ok(PurgedPart { purged: reply.purged, next })

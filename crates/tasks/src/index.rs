@@ -17,12 +17,14 @@
 //! So a first schedule row is inserted, but that of a retry is put: a task released within the millisecond it was
 //! due in gets the same key back.
 
+use std::collections::BTreeMap;
+
 use z4_types::{Millis, TaskId, Token};
 
 use crate::machine::Machine;
 use crate::queue::decrease;
 use crate::rows::{Member, OwnedTexts, Phase, State, Texts, key, read_body};
-use crate::{Fault, Store};
+use crate::{Fault, Read, Store};
 
 /// A task found by its id.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,36 @@ impl Machine {
         };
         let (queue, item) = read_body(&value)?;
         Ok(Some(Found { state: State::pristine(id, queue, &item), has_state: false }))
+    }
+
+    /// Returns the tasks of these that are there, as [`Machine::find`] would, in two passes over storage in place of two reads
+    /// each.
+    pub(crate) fn find_many(
+        &self,
+        store: &dyn Read,
+        ids: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Found>, Fault> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        let mut all = BTreeMap::new();
+        let mut malformed = None;
+        let keys: Vec<_> = ids.iter().map(|id| key::state(*id)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        store.get_many(&keys, &mut |at, value| match State::read(value) {
+            Ok((state, _)) => drop(all.insert(ids[at], Found { state, has_state: true })),
+            Err(error) => malformed = Some(error),
+        })?;
+        ids.retain(|id| !all.contains_key(id));
+        let keys: Vec<_> = ids.iter().map(|id| key::body(*id)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        store.get_many(&keys, &mut |at, value| match read_body(value) {
+            Ok((queue, item)) => {
+                let state = State::pristine(ids[at], queue, &item);
+                all.insert(ids[at], Found { state, has_state: false });
+            }
+            Err(error) => malformed = Some(error),
+        })?;
+        malformed.map_or(Ok(all), |error| Err(error.into()))
     }
 
     /// Removes every row of a task in any state.

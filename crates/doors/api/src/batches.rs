@@ -15,7 +15,7 @@ use crate::call::Call;
 /// Tasks of one batch: a few milliseconds of work for the shard.
 pub(crate) const BATCH: u32 = 500;
 /// No batch begins with less time left than this: its answer would come too late to be counted.
-const TIME_MIN: Duration = Duration::from_millis(250);
+const TIME_MIN: Duration = Duration::from_secs(1);
 /// And none with less than so many times what the last one took.
 const TIME_FACTOR: u32 = 4;
 

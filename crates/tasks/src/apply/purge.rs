@@ -86,9 +86,11 @@ impl Machine {
                 break;
             }
         }
+        let all = self.find_many(store, &batch.found)?;
         for &id in &batch.found {
-            let found = self
-                .find(store, id)?
+            // What is done to one task of a batch changes no other: those that come after it are told later.
+            let found = all
+                .get(&id)
                 .ok_or_else(|| Fault::corrupt(format!("an index names task {id}, which is gone")))?;
             if !found.state.phase.is_finished() {
                 self.free_key(store, id, &found.state, false)?;
@@ -98,7 +100,7 @@ impl Machine {
                 self.queue_mut(number)?.stats.cancelled += 1;
                 self.emit(store, number, id, EventKind::Cancelled, || Facts::ended(&found.state))?;
             }
-            self.remove(store, id, &found)?;
+            self.remove(store, id, found)?;
         }
         for name in &batch.keys {
             self.forget_key(store, number, name)?;

@@ -1,7 +1,7 @@
 //! End the tasks of a queue, batch by batch.
 //!
 //! Which tasks is settled when the first call comes: those whose ids are not later than shard time then. Each batch is an
-//! entry of its own and others go between them (`batches.rs`). When the call's time is up the answer says so, and its token
+//! entry of its own and others go between them. When the call's time is up the answer says so, and its token
 //! carries the first call's time on.
 //!
 //! # Caveats
@@ -15,9 +15,14 @@ use z4_tasks::command::{Purge, PurgeStates};
 use z4_types::{Millis, QueueName, ShardId, TaskId};
 
 use super::accepted;
-use crate::batches::{BATCH, is_time_for_another, may_go_on};
+use crate::batches::{is_time_for_another, may_go_on};
 use crate::call::Call;
 use crate::tasks::{bad_token, hex, unhex};
+
+/// Tasks of one batch, about a millisecond of work for the shard: whoever pushes meanwhile waits for it.
+const BATCH: u32 = 128;
+/// A purge is in no hurry: after a batch it rests so many times what that took.
+const REST: u32 = 2;
 
 pub(super) async fn purge(
     call: Call<'_>,
@@ -59,7 +64,7 @@ async fn here(
         if !is_time_for_another(call, began) {
             return Ok(part(purged, before));
         }
-        sleep(began.elapsed()).await;
+        sleep(began.elapsed() * REST).await;
         after = Some(next);
     }
 }
