@@ -25,7 +25,7 @@ pub mod ledger;
 mod tap;
 pub mod twin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use z4_env::{Rng, SeededRng};
 use z4_host::{HostMachine, Permit, RowsRef, Write};
@@ -83,7 +83,6 @@ pub const REACHED: &[&str] = &[
     "lively task dead",
     "lively task delivered",
     "lively task expired",
-    "more to tell than an entry may",
     "nacked for good",
     "no such queue",
     "no such schedule",
@@ -160,6 +159,8 @@ pub struct Lively {
     manners: Manners,
     /// At the end: slots that schedules wait for.
     owed: Option<calm::Owed>,
+    /// And the queues that nobody needs any more.
+    left: BTreeSet<QueueName>,
     /// Of the moments: whether anybody wants something.
     rng: SeededRng,
 }
@@ -182,6 +183,7 @@ impl Lively {
             clients,
             manners,
             owed: None,
+            left: BTreeSet::new(),
             rng: rng.fork(2),
         }
     }

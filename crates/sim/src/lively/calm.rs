@@ -1,5 +1,5 @@
 //! The end of lively queues: everything that was set is taken back, dead tasks are redriven, schedules are paused once the slots
-//! they wait for have come, and all is delivered and acked.
+//! they wait for have come, all is delivered and acked, and the empty queues are deleted if they can be.
 //!
 //! # Not here
 //! - Time, and hosts that get up and answer: the worlds. They call [`Lively::calm`] until nothing is left to do.
@@ -69,7 +69,7 @@ impl Lively {
 
     /// Does one step towards the end: takes limits back first, then serves. Nothing may be under way.
     pub fn calm(&mut self, hosts: &mut dyn Hosts) {
-        let Self { clients, twins, ledger, owed, .. } = self;
+        let Self { clients, twins, ledger, owed, left, .. } = self;
         let scene = &mut Scene { hosts, twins, ledger };
         let owed = owed.get_or_insert_with(|| owed_slots(twins));
         for (queue, shard) in clients.queues.clone() {
@@ -77,8 +77,15 @@ impl Lively {
             for command in amends(&twin.judge, &queue, owed) {
                 clients.send(scene, shard, command);
             }
-            if twin.judge.queues.contains_key(&queue) {
+            let Some(known) = twin.judge.queues.get(&queue) else { continue };
+            if !known.open.is_empty() {
                 clients.serve(scene, &queue, shard, PLENTY);
+            } else if !known.schedules.values().any(is_awake) && !left.contains(&queue) {
+                // Once: it may have schedules still, or keep finished tasks.
+                let delete = Command::DeleteQueue { queue: queue.clone(), etag: None };
+                if clients.send(scene, shard, delete) {
+                    left.insert(queue);
+                }
             }
         }
         let mut by_shard: BTreeMap<ShardId, Vec<Settlement>> = BTreeMap::new();

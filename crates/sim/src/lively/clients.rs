@@ -153,13 +153,8 @@ impl Clients {
         let (queue, shard) = self.queues[self.rng.below(self.queues.len() as u64) as usize].clone();
         match wish {
             Wish::Create => self.create(scene, manners, &queue, shard),
-            Wish::Again => {
-                if !self.named.is_empty() {
-                    let at = self.rng.below(self.named.len() as u64) as usize;
-                    let (shard, create) = self.named[at].clone();
-                    self.send(scene, shard, create);
-                }
-            }
+            Wish::Again => self.again(scene, |_| true),
+            Wish::RunAgain => self.again(scene, |command| matches!(command, Command::RunSchedule(_))),
             Wish::Open => {
                 let tasks = 1 + self.rng.below(20) as u32;
                 self.open(scene, &queue, shard, tasks);
@@ -180,6 +175,15 @@ impl Clients {
                     self.send(scene, shard, command);
                 }
             }
+        }
+    }
+
+    /// Sends one of the named commands again.
+    fn again(&mut self, scene: &mut Scene<'_>, wanted: impl Fn(&Command) -> bool) {
+        let fits: Vec<usize> = (0..self.named.len()).filter(|at| wanted(&self.named[*at].1)).collect();
+        if !fits.is_empty() {
+            let (shard, command) = self.named[fits[self.rng.below(fits.len() as u64) as usize]].clone();
+            self.send(scene, shard, command);
         }
     }
 

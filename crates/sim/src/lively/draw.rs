@@ -51,6 +51,7 @@ pub enum Wish {
     PauseSchedule,
     ResumeSchedule,
     RunSchedule,
+    RunAgain,
     FireAgain,
 }
 
@@ -119,15 +120,16 @@ impl Manners {
             etags: (rng.below(80), rng.below(60)),
         };
         // Younger than the rest: drawn behind it, so that this stays what it was.
-        manners.schedules = half(rng, 3);
+        manners.schedules = half(rng, 4);
         if manners.schedules > 0 {
             weights.extend([
-                (W::SetSchedule, 1 + rng.below(4)),
-                (W::DeleteSchedule, half(rng, 1)),
-                (W::PauseSchedule, half(rng, 2)),
-                (W::ResumeSchedule, 1 + rng.below(2)),
-                (W::RunSchedule, half(rng, 2)),
-                (W::FireAgain, half(rng, 2)),
+                (W::SetSchedule, 3 + rng.below(6)),
+                (W::DeleteSchedule, half(rng, 2)),
+                (W::PauseSchedule, half(rng, 3)),
+                (W::ResumeSchedule, 1 + rng.below(3)),
+                (W::RunSchedule, half(rng, 6)),
+                (W::RunAgain, 2),
+                (W::FireAgain, half(rng, 3)),
             ]);
         }
         manners.after = half(rng, 40);
@@ -297,7 +299,7 @@ impl Drawer<'_> {
                 deliveries: below(self.rng, 6) as u32,
                 failure_percent: 20 + self.rng.below(81) as u8,
                 window: Duration(1_000 + self.rng.below(600_000)),
-                cool_down: Duration(1_000 + self.rng.below(120_000)),
+                cool_down: Duration(1_000 << self.rng.below(8)),
             });
         }
         set
@@ -330,9 +332,9 @@ impl Drawer<'_> {
                 Command::SetQueue(Box::new(SetQueue { etag: self.queue_etag(&queue), queue, mode, patch }))
             }
             Wish::DeleteQueue => {
-                // One that can be, if there is one: few are empty.
+                // One without tasks, if there is one: few are.
                 let mut queues = self.judge.queues.iter();
-                let empty = queues.find(|(_, queue)| queue.open.is_empty() && queue.schedules.is_empty());
+                let empty = queues.find(|(_, queue)| queue.open.is_empty());
                 let queue = empty.map_or(queue, |(name, _)| name.clone());
                 Command::DeleteQueue { etag: self.queue_etag(&queue), queue }
             }

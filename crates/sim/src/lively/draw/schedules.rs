@@ -21,8 +21,11 @@ impl Drawer<'_> {
 
     /// Returns what to do to a schedule; None: nothing can be done to it.
     pub(super) fn schedule(&mut self, wish: Wish, queue: &QueueName, tag: Tag) -> Option<Command> {
-        let name = self.schedule_name();
-        let judge = self.judge;
+        let (name, judge) = (self.schedule_name(), self.judge);
+        if judge.now == Millis(0) {
+            // Nobody knows the time: slots would begin long ago.
+            return None;
+        }
         let found = judge.queues.get(queue).and_then(|queue| queue.schedules.get(&name));
         let found = found.map(|found| &found.info);
         let etag = self.schedule_etag(found);
@@ -52,7 +55,7 @@ impl Drawer<'_> {
         }
         let (queue, name) = (queue.clone(), self.schedule_name());
         if wish == Wish::RunSchedule {
-            let request = self.rng.chance(1, 2).then(|| request(tag));
+            let request = self.rng.chance(3, 4).then(|| request(tag));
             return Some(Command::RunSchedule(RunSchedule { queue, name, request }));
         }
         let found = self.judge.queues.get(&queue).and_then(|queue| queue.schedules.get(&name));
@@ -94,8 +97,8 @@ impl Drawer<'_> {
             patch.end = Some(self.rng.chance(1, 2).then_some(end));
         }
         if is_new || self.rng.chance(1, 3) {
-            let all = [Overlap::Skip, Overlap::Allow, Overlap::BufferOne, Overlap::CancelPrevious];
-            patch.overlap = Some(all[self.rng.below(4) as usize]);
+            let all = [Overlap::BufferOne, Overlap::Skip, Overlap::Allow, Overlap::CancelPrevious];
+            patch.overlap = Some(all[self.rng.below(5) as usize % all.len()]);
         }
         if self.rng.chance(1, 4) {
             patch.jitter = Some(Duration(self.rng.below(period)));
