@@ -125,10 +125,10 @@ impl Manners {
             weights.extend([
                 (W::SetSchedule, 3 + rng.below(6)),
                 (W::DeleteSchedule, half(rng, 2)),
-                (W::PauseSchedule, half(rng, 3)),
+                (W::PauseSchedule, half(rng, 4)),
                 (W::ResumeSchedule, 1 + rng.below(3)),
                 (W::RunSchedule, half(rng, 6)),
-                (W::RunAgain, 2),
+                (W::RunAgain, 3),
                 (W::FireAgain, half(rng, 3)),
             ]);
         }
@@ -294,12 +294,12 @@ impl Drawer<'_> {
         if self.is_set() {
             set.events = Some(self.rng.below(40));
         }
-        if self.is_set() {
+        if self.is_set() || self.rng.chance(1, 12) {
             set.breaker = Some(Breaker {
                 deliveries: below(self.rng, 6) as u32,
                 failure_percent: 20 + self.rng.below(81) as u8,
                 window: Duration(1_000 + self.rng.below(600_000)),
-                cool_down: Duration(1_000 << self.rng.below(8)),
+                cool_down: Duration(1_000 << self.rng.below(5)),
             });
         }
         set
@@ -370,7 +370,9 @@ impl Drawer<'_> {
                 Command::Redrive(targets.into_iter().map(|target| (target, self.delay())).collect())
             }
             Wish::Update => self.update(&queue, tag)?,
-            Wish::RunNow => Command::RunNow(self.targets(&queue, |stand| stand == Stand::Waiting)),
+            Wish::RunNow => Command::RunNow(
+                self.targets(&queue, |stand| matches!(stand, Stand::Waiting | Stand::Blocked)),
+            ),
             Wish::SetGroup => {
                 let set = self.group_settings();
                 let clear = GroupFields(self.rng.below(16) as u8);
@@ -413,7 +415,8 @@ impl Drawer<'_> {
     }
 
     fn update(&mut self, queue: &QueueName, tag: Tag) -> Option<Command> {
-        let target = self.target(queue, |stand| matches!(stand, Stand::Waiting | Stand::Blocked))?;
+        let target =
+            self.target(queue, |stand| matches!(stand, Stand::Waiting | Stand::Blocked | Stand::Dead))?;
         let now = self.judge.now;
         let due = match self.rng.below(5) {
             0 => Some(Due::Now),

@@ -21,13 +21,18 @@ impl Drawer<'_> {
 
     /// Returns what to do to a schedule; None: nothing can be done to it.
     pub(super) fn schedule(&mut self, wish: Wish, queue: &QueueName, tag: Tag) -> Option<Command> {
-        let (name, judge) = (self.schedule_name(), self.judge);
+        let (mut name, judge) = (self.schedule_name(), self.judge);
         if judge.now == Millis(0) {
             // Nobody knows the time: slots would begin long ago.
             return None;
         }
-        let found = judge.queues.get(queue).and_then(|queue| queue.schedules.get(&name));
-        let found = found.map(|found| &found.info);
+        let schedules = judge.queues.get(queue).map(|queue| &queue.schedules);
+        if wish == Wish::PauseSchedule {
+            // One that remembers a slot, if there is one: few do.
+            let mut known = schedules.into_iter().flatten();
+            name = known.find(|(_, one)| one.info.buffered.is_some()).map_or(name, |(name, _)| name.clone());
+        }
+        let found = schedules.and_then(|schedules| schedules.get(&name)).map(|found| &found.info);
         let etag = self.schedule_etag(found);
         let queue = queue.clone();
         if wish == Wish::SetSchedule {
