@@ -22,6 +22,8 @@ const BUGS: &[&str] = &[
     "bug-dedup-lost-at-restart",
     "bug-group-limits-forgotten",
     "bug-serial-group-overlaps",
+    "bug-fire-takes-any-slot",
+    "bug-blocked-task-runs",
     "bug-vote-forgotten",
     "bug-stale-read",
     "bug-snapshot-keeps-old-rows",

@@ -1,5 +1,5 @@
 //! A second population of queues, in the same shards and logs, that uses every command: settings, policies, limits, groups,
-//! pauses, purges, redrives, updates, conditions.
+//! pauses, purges, redrives, updates, conditions, schedules, tasks after tasks.
 //!
 //! The queues of `model.rs` are plain: their clients' knowledge alone judges them, unknown outcomes and all. Here too much happens
 //! for that; but the simulator sees the log. Each entry goes, once, to a machine that never restarts ([`twin`]), whose
@@ -25,7 +25,7 @@ pub mod ledger;
 mod tap;
 pub mod twin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use z4_env::{Rng, SeededRng};
 use z4_host::{HostMachine, Permit, RowsRef, Write};
@@ -47,14 +47,18 @@ use twin::Twin;
 pub const REACHED: &[&str] = &[
     "a reason was final",
     "acked with a result",
+    "after a failed task refused",
+    "after an ended task refused",
     "an ended task is not found",
     "backlog full",
+    "blocked task is not made due",
     "breaker opened",
     "breaker tried a delivery",
     "cancelled by etag",
     "change of a dead task refused",
     "change of a leased task refused",
     "dead task redriven",
+    "delete of a queue with schedules refused",
     "delete of a queue with tasks refused",
     "delivered within a concurrency",
     "delivered within a group's concurrency",
@@ -81,6 +85,7 @@ pub const REACHED: &[&str] = &[
     "lively task expired",
     "nacked for good",
     "no such queue",
+    "no such schedule",
     "no task with a key",
     "older policies changed nothing",
     "policies set",
@@ -92,16 +97,41 @@ pub const REACHED: &[&str] = &[
     "queue resumed",
     "queue set",
     "redrive of a living task refused",
+    "remembered slot given up",
+    "remembered slot happened",
+    "run of a schedule repeated",
+    "schedule changed",
+    "schedule deleted",
+    "schedule exists already",
+    "schedule made",
+    "schedule moved meanwhile",
+    "schedule paused",
+    "schedule resumed",
+    "schedule run by hand",
     "serial group delivered",
     "serial group waits for a retry",
+    "slot cancelled the task before it",
+    "slot fired",
+    "slot late",
+    "slot overlapped",
+    "slot refused",
+    "slot remembered",
+    "slot's task is due later",
     "stale etag of a queue refused",
+    "stale etag of a schedule refused",
     "stale etag refused",
+    "stale fire changed nothing",
+    "task cancelled for its predecessor",
     "task debounced",
+    "task freed by its predecessor",
     "task kept by its key",
     "task named by its key",
     "task replaced by its key",
+    "task run after a failure",
     "task run now",
     "task updated",
+    "task waits for others",
+    "times of a schedule changed",
 ];
 
 /// The stream of its own dice.
@@ -127,6 +157,10 @@ pub struct Lively {
     ledger: Ledger,
     clients: Clients,
     manners: Manners,
+    /// At the end: slots that schedules wait for.
+    owed: Option<calm::Owed>,
+    /// And the queues that nobody needs any more.
+    left: BTreeSet<QueueName>,
     /// Of the moments: whether anybody wants something.
     rng: SeededRng,
 }
@@ -148,6 +182,8 @@ impl Lively {
             ledger: Ledger::default(),
             clients,
             manners,
+            owed: None,
+            left: BTreeSet::new(),
             rng: rng.fork(2),
         }
     }

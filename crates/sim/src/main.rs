@@ -59,6 +59,10 @@ const BUGS: &[&str] = &[
     "bug-group-limits-forgotten",
     #[cfg(feature = "bug-serial-group-overlaps")]
     "bug-serial-group-overlaps",
+    #[cfg(feature = "bug-fire-takes-any-slot")]
+    "bug-fire-takes-any-slot",
+    #[cfg(feature = "bug-blocked-task-runs")]
+    "bug-blocked-task-runs",
     #[cfg(feature = "bug-vote-forgotten")]
     "bug-vote-forgotten",
     #[cfg(feature = "bug-stale-read")]

@@ -8,6 +8,8 @@
     feature = "bug-dedup-lost-at-restart",
     feature = "bug-group-limits-forgotten",
     feature = "bug-serial-group-overlaps",
+    feature = "bug-fire-takes-any-slot",
+    feature = "bug-blocked-task-runs",
     feature = "bug-vote-forgotten",
     feature = "bug-stale-read",
     feature = "bug-snapshot-keeps-old-rows",

@@ -1,7 +1,7 @@
 //! What is asked of schedules. Slots are worked out here, where the shard is led; the machine is told.
 //!
 //! A change is worked out from what the schedule is, and proposed on condition that it still is that: a slot that fires
-//! meanwhile, or another change, has it worked out again.
+//! meanwhile, or another change, has it worked out again. Working it out needs no host: clients of the simulator do the same.
 
 use z4_tasks::command::{Command, PauseSchedule, RunSchedule, SetMode, SetSchedule};
 use z4_tasks::outcome::{Outcome, Refusal, ScheduleRun, ScheduleSet};
@@ -52,6 +52,71 @@ pub struct SchedulePause {
     pub author: String,
 }
 
+impl ScheduleChange {
+    /// Returns what to propose, where the schedule is as `found` and the time is `now`; or why the answer is no already.
+    ///
+    /// # Errors
+    /// `Cron` and `Invalid` with what cannot be.
+    pub fn worked_out(
+        &self,
+        found: Option<&ScheduleInfo>,
+        now: Millis,
+    ) -> Result<Result<SetSchedule, Refusal>, Error> {
+        let Self { queue, name, mode, etag, patch } = self;
+        let before = found.filter(|_| *mode != SetMode::Create);
+        if before.is_none() && *mode == SetMode::Update {
+            return Ok(Err(Refusal::ScheduleNotFound { queue: queue.clone(), schedule: name.clone() }));
+        }
+        let mut schedule = patch.applied_to(before.map(|before| &before.schedule));
+        let times = anchored(&mut schedule, before.map(|before| &before.schedule), now)?;
+        let paused = before.is_some_and(|before| before.paused.is_some());
+        let set = SetSchedule {
+            queue: queue.clone(),
+            name: name.clone(),
+            mode: *mode,
+            // Whatever was merged with must still be there.
+            etag: etag.or_else(|| (*mode != SetMode::Create).then(|| before.map_or(0, |before| before.etag))),
+            seen: before.and_then(|before| before.next),
+            next: if paused { None } else { kept(before, &schedule).unwrap_or_else(|| times.next(now)) },
+            schedule,
+        };
+        set.check().map_err(Error::Invalid)?;
+        Ok(Ok(set))
+    }
+}
+
+impl SchedulePause {
+    /// Returns what to propose, where the schedule is as `found` and the time is `now`; or why the answer is no already.
+    ///
+    /// # Errors
+    /// `Cron` if this version cannot read the schedule.
+    pub fn worked_out(
+        &self,
+        found: Option<&ScheduleInfo>,
+        now: Millis,
+    ) -> Result<Result<PauseSchedule, Refusal>, Error> {
+        let Some(before) = found else {
+            let (queue, schedule) = (self.queue.clone(), self.name.clone());
+            return Ok(Err(Refusal::ScheduleNotFound { queue, schedule }));
+        };
+        let schedule = &before.schedule;
+        let next = if self.paused {
+            None
+        } else {
+            Times::read(&schedule.cron, &schedule.zone, schedule.anchor, schedule.end)?.next(now)
+        };
+        Ok(Ok(PauseSchedule {
+            queue: self.queue.clone(),
+            name: self.name.clone(),
+            etag: self.etag.or(Some(before.etag)),
+            paused: self.paused,
+            note: self.note.clone(),
+            author: self.author.clone(),
+            next,
+        }))
+    }
+}
+
 impl Handle {
     /// Makes a schedule or changes it.
     ///
@@ -59,33 +124,16 @@ impl Handle {
     /// `Cron` and `Invalid` with what cannot be; otherwise as [`Handle::create`]; after `Unknown`, the schedule tells. A
     /// refusal is an answer.
     pub async fn set_schedule(&self, change: ScheduleChange) -> Result<Result<ScheduleSet, Refusal>, Error> {
-        let ScheduleChange { queue, name, mode, etag, patch } = change;
         let mut attempts = ATTEMPTS;
         loop {
             attempts -= 1;
-            let (now, found) = self.find_schedule(queue.clone(), name.clone()).await?;
-            let before = found.as_ref().filter(|_| mode != SetMode::Create);
-            if before.is_none() && mode == SetMode::Update {
-                return Ok(Err(Refusal::ScheduleNotFound { queue, schedule: name }));
-            }
-            let mut schedule = patch.applied_to(before.map(|before| &before.schedule));
-            let times = anchored(&mut schedule, before.map(|before| &before.schedule), now)?;
-            let paused = before.is_some_and(|before| before.paused.is_some());
-            let set = SetSchedule {
-                queue: queue.clone(),
-                name: name.clone(),
-                mode,
-                // Whatever was merged with must still be there.
-                etag: etag
-                    .or_else(|| (mode != SetMode::Create).then(|| before.map_or(0, |before| before.etag))),
-                seen: before.and_then(|before| before.next),
-                next: if paused { None } else { kept(before, &schedule).unwrap_or_else(|| times.next(now)) },
-                schedule,
+            let (now, found) = self.find_schedule(change.queue.clone(), change.name.clone()).await?;
+            let set = match change.worked_out(found.as_ref(), now)? {
+                Ok(set) => Command::SetSchedule(Box::new(set)),
+                Err(refusal) => return Ok(Err(refusal)),
             };
-            set.check().map_err(Error::Invalid)?;
-            let set = Command::SetSchedule(Box::new(set));
-            match self.manage(&queue, &set).await? {
-                Outcome::ScheduleSet(Err(refusal)) if attempts > 0 && is_passing(&refusal, etag) => {}
+            match self.manage(&change.queue, &set).await? {
+                Outcome::ScheduleSet(Err(refusal)) if attempts > 0 && is_passing(&refusal, change.etag) => {}
                 Outcome::ScheduleSet(answer) => return Ok(answer),
                 _ => unreachable!("an outcome is of its command's kind"),
             }
@@ -97,31 +145,17 @@ impl Handle {
     /// # Errors
     /// As [`Handle::set_schedule`].
     pub async fn pause_schedule(&self, pause: SchedulePause) -> Result<Result<u64, Refusal>, Error> {
-        let SchedulePause { queue, name, etag, paused, note, author } = pause;
         let mut attempts = ATTEMPTS;
         loop {
             attempts -= 1;
-            let (now, found) = self.find_schedule(queue.clone(), name.clone()).await?;
-            let Some(before) = found else {
-                return Ok(Err(Refusal::ScheduleNotFound { queue, schedule: name }));
+            let (now, found) = self.find_schedule(pause.queue.clone(), pause.name.clone()).await?;
+            let command = match pause.worked_out(found.as_ref(), now)? {
+                Ok(command) => Command::PauseSchedule(command),
+                Err(refusal) => return Ok(Err(refusal)),
             };
-            let schedule = &before.schedule;
-            let next = if paused {
-                None
-            } else {
-                Times::read(&schedule.cron, &schedule.zone, schedule.anchor, schedule.end)?.next(now)
-            };
-            let command = Command::PauseSchedule(PauseSchedule {
-                queue: queue.clone(),
-                name: name.clone(),
-                etag: etag.or(Some(before.etag)),
-                paused,
-                note: note.clone(),
-                author: author.clone(),
-                next,
-            });
-            match self.manage(&queue, &command).await? {
-                Outcome::SchedulePaused(Err(refusal)) if attempts > 0 && is_passing(&refusal, etag) => {}
+            match self.manage(&pause.queue, &command).await? {
+                Outcome::SchedulePaused(Err(refusal)) if attempts > 0 && is_passing(&refusal, pause.etag) => {
+                }
                 Outcome::SchedulePaused(answer) => return Ok(answer),
                 _ => unreachable!("an outcome is of its command's kind"),
             }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use z4_env::{Rng, SeededRng};
 use z4_host::{ConsumerId, Deliver, Delivery, Error, Reply, Write};
-use z4_tasks::command::{Command, NewTask, PurgeCursor, PurgeStates, Settlement};
+use z4_tasks::command::{Command, NewTask, PurgeCursor, PurgeStates, RunSchedule, Settlement};
 use z4_tasks::encode;
 use z4_tasks::outcome::{Outcome, Purged, Settled};
 use z4_types::{Duration, QueueName, RequestId, ShardId};
@@ -97,7 +97,7 @@ pub struct Clients {
     consumers: BTreeMap<ConsumerId, Consumer>,
     pub(super) held: Vec<Held>,
     old: Vec<Held>,
-    /// Creates with request ids, to be sent again.
+    /// Creates and runs with request ids, to be sent again.
     named: Vec<(ShardId, Command)>,
     /// Where purges stopped.
     cursors: Vec<(QueueName, PurgeStates, PurgeCursor)>,
@@ -153,13 +153,8 @@ impl Clients {
         let (queue, shard) = self.queues[self.rng.below(self.queues.len() as u64) as usize].clone();
         match wish {
             Wish::Create => self.create(scene, manners, &queue, shard),
-            Wish::Again => {
-                if !self.named.is_empty() {
-                    let at = self.rng.below(self.named.len() as u64) as usize;
-                    let (shard, create) = self.named[at].clone();
-                    self.send(scene, shard, create);
-                }
-            }
+            Wish::Again => self.again(scene, |_| true),
+            Wish::RunAgain => self.again(scene, |command| matches!(command, Command::RunSchedule(_))),
             Wish::Open => {
                 let tasks = 1 + self.rng.below(20) as u32;
                 self.open(scene, &queue, shard, tasks);
@@ -174,9 +169,21 @@ impl Clients {
                 let judge = scene.twins.get(&shard).map_or(&self.nothing, |twin| &twin.judge);
                 let command = Drawer { rng, manners, work, judge }.command(*wish, &queue, tag, cursor);
                 if let Some(command) = command {
+                    if let Command::RunSchedule(RunSchedule { request: Some(_), .. }) = command {
+                        keep(&mut self.named, (shard, command.clone()), &mut self.rng);
+                    }
                     self.send(scene, shard, command);
                 }
             }
+        }
+    }
+
+    /// Sends one of the named commands again.
+    fn again(&mut self, scene: &mut Scene<'_>, wanted: impl Fn(&Command) -> bool) {
+        let fits: Vec<usize> = (0..self.named.len()).filter(|at| wanted(&self.named[*at].1)).collect();
+        if !fits.is_empty() {
+            let (shard, command) = self.named[fits[self.rng.below(fits.len() as u64) as usize]].clone();
+            self.send(scene, shard, command);
         }
     }
 
@@ -222,7 +229,9 @@ impl Clients {
                 Write::Manage { encoded: encoded.clone(), grows, reply, permit }
             }
         };
-        scene.ledger.sending(shard, &encoded);
+        if is_own(&command) {
+            scene.ledger.sending(shard, &encoded);
+        }
         if scene.hosts.write(host, shard, write) {
             self.waiting.insert(id, Call { host, shard, command, encoded });
         }
@@ -247,9 +256,11 @@ impl Clients {
             // Ids of requests are of a shard, plain queues use them too.
             task.request = each.then(|| request(self.next_tag));
             task.payload.truncate(200);
-            let (rng, work, judge) = (&mut self.rng, &self.work, &self.nothing);
+            let judge = scene.twins.get(&shard).map_or(&self.nothing, |twin| &twin.judge);
+            let (rng, work) = (&mut self.rng, &self.work);
             let mut drawer = Drawer { rng, manners, work, judge };
             (task.group, task.key) = (drawer.group(), drawer.key());
+            (task.after, task.on_failure) = drawer.after();
             tasks.push(task);
         }
         let request = batch.then(|| request(self.next_tag));
@@ -385,6 +396,7 @@ impl Clients {
                 let Some(call) = self.waiting.remove(&id) else { return Ok(()) };
                 said.push(format!("lively {id} by {host}: {answer:?} to {:?}", call.command));
                 match answer {
+                    _ if !is_own(&call.command) => {}
                     Ok(outcome) => {
                         self.learn(&call, &outcome);
                         ledger.told(call.shard, &call.encoded, outcome);
@@ -448,8 +460,13 @@ impl Clients {
     }
 }
 
+/// Returns whether only clients propose such a command: then it stands in the log as often as they sent it.
+fn is_own(command: &Command) -> bool {
+    !matches!(command, Command::Fire(_))
+}
+
 /// Returns the request id of a tag: those of plain queues are below.
-fn request(tag: Tag) -> RequestId {
+pub(super) fn request(tag: Tag) -> RequestId {
     RequestId(1 << 64 | u128::from(tag))
 }
 

@@ -3,11 +3,13 @@
 //! Ids, etags and states are looked up in what the judge knows of the log's end: closer to the mark than any read, and by the
 //! time a command is applied often stale all the same. What may be refused is asked for on purpose.
 
+mod schedules;
+
 use bytes::Bytes;
 use z4_env::{Rng, SeededRng};
 use z4_tasks::command::{
-    Command, Due, Key, OnConflict, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetGroup, SetMode,
-    SetQueue, Target, UpdateTask, Verdict, Which,
+    Command, Due, Key, OnConflict, OnFailure, Pause, Purge, PurgeCursor, PurgeStates, Retry, SetGroup,
+    SetMode, SetQueue, Target, UpdateTask, Verdict, Which,
 };
 use z4_tasks::{
     Breaker, Fields, GroupFields, GroupPatch, GroupSettings, Patch, Policies, Rate, Retention, Settings,
@@ -44,6 +46,13 @@ pub enum Wish {
     Update,
     RunNow,
     SetGroup,
+    SetSchedule,
+    DeleteSchedule,
+    PauseSchedule,
+    ResumeSchedule,
+    RunSchedule,
+    RunAgain,
+    FireAgain,
 }
 
 /// What a seed switches on of lively queues.
@@ -55,6 +64,10 @@ pub struct Manners {
     pub groups: u64,
     /// Keys of a queue.
     pub keys: u64,
+    /// New tasks come after others with this chance in hundred.
+    pub after: u64,
+    /// Schedules of a queue.
+    pub schedules: u64,
     /// A moment has a wish with this chance in hundred.
     pub often: u64,
     /// Weights.
@@ -75,7 +88,7 @@ impl Manners {
         if !rng.chance(3, 5) {
             return Self::default();
         }
-        let weights = vec![
+        let mut weights = vec![
             (W::Create, 20 + rng.below(30)),
             (W::Again, half(rng, 4)),
             (W::Open, 4),
@@ -95,15 +108,32 @@ impl Manners {
             (W::RunNow, half(rng, 4)),
             (W::SetGroup, half(rng, 4)),
         ];
-        Self {
+        let mut manners = Self {
             queues: 1 + rng.below(3),
             groups: half(rng, 6),
             keys: half(rng, 12),
+            schedules: 0,
+            after: 0,
             often: 20 + rng.below(60),
-            weights,
+            weights: Vec::new(),
             settings: 4 + rng.below(20),
             etags: (rng.below(80), rng.below(60)),
+        };
+        // Younger than the rest: drawn behind it, so that this stays what it was.
+        manners.schedules = half(rng, 4);
+        if manners.schedules > 0 {
+            weights.extend([
+                (W::SetSchedule, 3 + rng.below(6)),
+                (W::DeleteSchedule, half(rng, 2)),
+                (W::PauseSchedule, half(rng, 4)),
+                (W::ResumeSchedule, 1 + rng.below(3)),
+                (W::RunSchedule, half(rng, 6)),
+                (W::RunAgain, 3),
+                (W::FireAgain, half(rng, 3)),
+            ]);
         }
+        manners.after = half(rng, 40);
+        Self { weights, ..manners }
     }
 }
 
@@ -142,6 +172,24 @@ impl Drawer<'_> {
                 window: Duration(window),
             })
         })
+    }
+
+    /// Returns what a new task comes after, and what becomes of it if one of these fails.
+    pub fn after(&mut self) -> (Vec<TaskId>, OnFailure) {
+        if !self.percent(self.manners.after) {
+            return (Vec::new(), OnFailure::default());
+        }
+        let queues: Vec<&QueueName> = self.judge.queues.keys().collect();
+        let mut after = Vec::new();
+        // Most come after what is at work, and many after the same.
+        let first = self.rng.chance(1, 3);
+        for _ in 0..=self.rng.below(3) {
+            let at = (!queues.is_empty()).then(|| self.rng.below(queues.len() as u64) as usize);
+            let Some(queue) = at.map(|at| queues[at]) else { break };
+            let oldest = self.judge.queues[queue].open.first().copied().filter(|_| first);
+            after.extend(oldest.or_else(|| self.task(queue, |stand| stand != Stand::Dead)));
+        }
+        (after, if self.rng.chance(1, 2) { OnFailure::Run } else { OnFailure::Cancel })
     }
 
     fn task(&mut self, queue: &QueueName, wanted: impl Fn(Stand) -> bool) -> Option<TaskId> {
@@ -246,12 +294,12 @@ impl Drawer<'_> {
         if self.is_set() {
             set.events = Some(self.rng.below(40));
         }
-        if self.is_set() {
+        if self.is_set() || self.rng.chance(1, 12) {
             set.breaker = Some(Breaker {
                 deliveries: below(self.rng, 6) as u32,
                 failure_percent: 20 + self.rng.below(81) as u8,
                 window: Duration(1_000 + self.rng.below(600_000)),
-                cool_down: Duration(1_000 + self.rng.below(120_000)),
+                cool_down: Duration(1_000 << self.rng.below(5)),
             });
         }
         set
@@ -283,7 +331,13 @@ impl Drawer<'_> {
                 let patch = Patch { set: self.settings(), clear: self.clear() };
                 Command::SetQueue(Box::new(SetQueue { etag: self.queue_etag(&queue), queue, mode, patch }))
             }
-            Wish::DeleteQueue => Command::DeleteQueue { etag: self.queue_etag(&queue), queue },
+            Wish::DeleteQueue => {
+                // One without tasks, if there is one: few are.
+                let mut queues = self.judge.queues.iter();
+                let empty = queues.find(|(_, queue)| queue.open.is_empty());
+                let queue = empty.map_or(queue, |(name, _)| name.clone());
+                Command::DeleteQueue { etag: self.queue_etag(&queue), queue }
+            }
             Wish::SetPolicies => {
                 let version = (self.judge.policies.version + 3).saturating_sub(self.rng.below(5));
                 let patterns = ["lively/*".to_owned(), queue.as_str().to_owned()];
@@ -316,11 +370,19 @@ impl Drawer<'_> {
                 Command::Redrive(targets.into_iter().map(|target| (target, self.delay())).collect())
             }
             Wish::Update => self.update(&queue, tag)?,
-            Wish::RunNow => Command::RunNow(self.targets(&queue, |stand| stand == Stand::Waiting)),
+            Wish::RunNow => Command::RunNow(
+                self.targets(&queue, |stand| matches!(stand, Stand::Waiting | Stand::Blocked)),
+            ),
             Wish::SetGroup => {
                 let set = self.group_settings();
                 let clear = GroupFields(self.rng.below(16) as u8);
                 Command::SetGroup(SetGroup { queue, group: self.group()?, patch: GroupPatch { set, clear } })
+            }
+            Wish::SetSchedule | Wish::PauseSchedule | Wish::ResumeSchedule => {
+                self.schedule(wish, &queue, tag)?
+            }
+            Wish::DeleteSchedule | Wish::RunSchedule | Wish::FireAgain => {
+                self.schedule_event(wish, &queue, tag)?
             }
             _ => return None,
         })
@@ -353,7 +415,8 @@ impl Drawer<'_> {
     }
 
     fn update(&mut self, queue: &QueueName, tag: Tag) -> Option<Command> {
-        let target = self.target(queue, |stand| stand == Stand::Waiting)?;
+        let target =
+            self.target(queue, |stand| matches!(stand, Stand::Waiting | Stand::Blocked | Stand::Dead))?;
         let now = self.judge.now;
         let due = match self.rng.below(5) {
             0 => Some(Due::Now),

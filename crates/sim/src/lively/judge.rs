@@ -7,34 +7,40 @@
 //!
 //! Ids beside those of `checks.rs`: LIMIT more is leased, or was within a time, than settings allow · ORDER a task goes before one
 //! that must go first · IDLE a lease gets less than there is · PAUSE a paused queue delivers · ETAG a condition that holds is
-//! refused, or one that does not is not · KEY two open tasks of a queue have one key, or somebody has a key too soon.
+//! refused, or one that does not is not · SLOT a slot of a schedule
+//! happens twice, not at all, out of turn, or otherwise than its policy says · AFTER a task goes before one
+//! that it comes after, or does not hear of its end · KEY two open tasks of a queue have one key, or somebody has a key too soon.
 //!
 //! # Invariants
 //! - `open` of each queue holds exactly its tasks that are not over.
 //! # Not here
-//! - Tasks that come after others: no client here makes any. Who has which share of a queue: `tests/shares.rs`. Queues that nobody manages: `model.rs`.
+//! - Who has which share of a queue: `tests/shares.rs`. Queues that nobody manages: `model.rs`.
 //! # Caveats
 //! - Where a breaker counts failures, its pauses are taken from the rows; that it delivers nothing then is judged.
 //! - Finished tasks that are kept are not modelled, `Machine::check` counts them.
 
+mod after;
 mod change;
 mod create;
 mod events;
 mod keys;
 mod lease;
+pub mod schedules;
 mod settle;
+pub mod slots;
 pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use z4_tasks::command::{Command, Target, Which};
+use z4_tasks::command::{Command, Fire, Target, Which};
 use z4_tasks::outcome::Outcome;
-use z4_tasks::{EventKind, Machine, Policies, Read};
-use z4_types::{Duration, Millis, QueueName, TaskId, Token};
+use z4_tasks::{EventKind, Machine, Policies, Read, TaskState};
+use z4_types::{Duration, Millis, QueueName, RequestId, TaskId, Token};
 
 use crate::checks::{Checked, Violation, ensure};
 use crate::model::Tag;
 use crate::report::Reached;
+use after::compare_waits;
 use state::{Pause, Queue, Stand, Task, row, stand_of};
 
 /// What ended a task that was purged: its key is free at once.
@@ -48,6 +54,8 @@ pub const PREFIX: &str = "lively/";
 pub struct Judge {
     /// Shard time.
     pub now: Millis,
+    /// What the clock showed of whoever proposed the entry.
+    stamp: Millis,
     /// The newest lease.
     token: Token,
     /// As last set.
@@ -56,14 +64,22 @@ pub struct Judge {
     pub queues: BTreeMap<QueueName, Queue>,
     /// Tasks that exist or have.
     pub tasks: BTreeMap<TaskId, Task>,
+    /// Those that wait for others.
+    blocked: BTreeSet<TaskId>,
     /// By who asked for them.
     tags: BTreeMap<Tag, TaskId>,
+    /// Slots that happened last, as they were proposed.
+    pub fires: Vec<Fire>,
+    /// Tasks of runs of schedules, by who asked for them.
+    runs: BTreeMap<RequestId, TaskId>,
     /// Every lease there was: of which task, and until when when it began.
     pub leases: BTreeMap<Token, (TaskId, Millis)>,
     /// Of the present entry: tasks it named, those of which only the rows know what became of them, and queues.
     touched: BTreeSet<TaskId>,
     doubted: BTreeSet<TaskId>,
     busy: BTreeSet<QueueName>,
+    /// Schedules of it.
+    moved: BTreeSet<(QueueName, String)>,
     /// And what happened to tasks, by queue.
     happened: BTreeMap<QueueName, Vec<(EventKind, TaskId)>>,
     /// Of the purge that is judged: tasks on which a command behind it acted.
@@ -79,17 +95,20 @@ impl Judge {
         &mut self,
         machine: &Machine,
         rows: &dyn Read,
-        commands: &[Command],
+        (stamp, commands): (Millis, &[Command]),
         outcomes: &[Outcome],
         reached: &mut Reached,
     ) -> Checked {
-        self.now = machine.now();
+        (self.now, self.stamp) = (machine.now(), stamp);
         for (at, (command, outcome)) in commands.iter().zip(outcomes).enumerate() {
             if let Command::Purge(purge) = command {
                 let behind = &commands[at + 1..];
                 self.rest = named_later(behind, &outcomes[at + 1..]);
                 let again = |other: &Command| match other {
                     Command::Purge(other) => other.queue == purge.queue,
+                    // They may cancel the task before theirs.
+                    Command::RunSchedule(run) => run.queue == purge.queue,
+                    Command::Fire(fire) => fire.queue == purge.queue,
                     // It may replace a task.
                     Command::Create { queue, tasks, .. } => {
                         *queue == purge.queue && tasks.iter().any(|task| task.key.is_some())
@@ -103,8 +122,10 @@ impl Judge {
                 }
             }
             self.command(rows, command, outcome, reached)?;
+            self.release_slots();
         }
-        self.adopt(rows);
+        self.tell_some(reached);
+        self.adopt(machine, rows);
         self.compare(machine, rows, reached)
     }
 
@@ -154,6 +175,19 @@ impl Judge {
             (Command::Pause(pause), Outcome::QueuePaused(answer)) => self.paused(pause, answer, reached),
             (Command::Purge(purge), Outcome::Purged(answer)) => self.purged(rows, purge, answer, reached),
             (Command::SetGroup(set), Outcome::GroupSet(answer)) => self.group_set(set, answer, reached),
+            (Command::SetSchedule(set), Outcome::ScheduleSet(answer)) => {
+                self.schedule_set(set, answer, reached)
+            }
+            (Command::DeleteSchedule { queue, name, etag }, Outcome::ScheduleDeleted(answer)) => {
+                self.schedule_deleted(queue, name, *etag, answer, reached)
+            }
+            (Command::PauseSchedule(pause), Outcome::SchedulePaused(answer)) => {
+                self.schedule_paused(pause, answer, reached)
+            }
+            (Command::RunSchedule(run), Outcome::ScheduleRun(answer)) => {
+                self.schedule_run(rows, run, answer, reached)
+            }
+            (Command::Fire(fire), Outcome::SlotFired(fired)) => self.fired(rows, fire, *fired, reached),
             _ => Err(Violation::new("STATE", format!("{command:?} is answered by {outcome:?}"))),
         }
     }
@@ -195,6 +229,7 @@ impl Judge {
     fn change(&mut self, id: TaskId, change: impl FnOnce(&mut Task)) {
         self.touched.insert(id);
         let task = self.tasks.get_mut(&id).expect("it is judged");
+        let before = task.stand;
         change(task);
         let (is_open, name) = (task.stand.is_open(), task.queue.clone());
         let key = task.key.clone().filter(|key| key.1.0 > 0);
@@ -211,11 +246,14 @@ impl Judge {
             }
         }
         self.busy.insert(name);
+        self.pass_on(id, before);
     }
 
     /// Takes from the rows what is in doubt.
-    fn adopt(&mut self, rows: &dyn Read) {
-        for id in std::mem::take(&mut self.doubted) {
+    fn adopt(&mut self, machine: &Machine, rows: &dyn Read) {
+        // Who comes after a task was made after it.
+        while let Some(id) = self.doubted.pop_first() {
+            self.doubt_behind(id);
             let info = row(rows, id);
             self.change(id, |task| {
                 task.stand = stand_of(info.as_ref());
@@ -226,6 +264,7 @@ impl Judge {
                     task.payload = info.payload.len() as u64;
                 }
             });
+            self.adopt_waits(machine, rows, id);
             // Nobody counted what happened to it.
             if !self.tasks[&id].stand.is_open() {
                 self.unsure_key(id);
@@ -238,6 +277,7 @@ impl Judge {
 
     /// Compares what the entry touched with the rows.
     fn compare(&mut self, machine: &Machine, rows: &dyn Read, reached: &mut Reached) -> Checked {
+        self.compare_schedules(machine, rows)?;
         for id in std::mem::take(&mut self.touched) {
             self.compare_task(rows, id)?;
         }
@@ -252,6 +292,9 @@ impl Judge {
     fn compare_task(&mut self, rows: &dyn Read, id: TaskId) -> Checked {
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let info = row(rows, id);
+        if let Some(TaskState::Blocked { blockers }) = info.as_ref().map(|info| &info.state) {
+            compare_waits(id, task, *blockers)?;
+        }
         let stand = stand_of(info.as_ref());
         let (Some(info), true) = (info, task.stand.is_open()) else {
             ensure!(
@@ -292,7 +335,7 @@ impl Judge {
     }
 
     fn compare_queue(&mut self, machine: &Machine, name: &QueueName, reached: &mut Reached) -> Checked {
-        let config = machine.config(name);
+        let (config, awaited) = (machine.config(name), self.awaited(name));
         let Some(queue) = self.queues.get_mut(name) else {
             ensure!(config.is_none(), "STATE", "queue {name} was deleted and is there");
             return Ok(());
@@ -330,6 +373,7 @@ impl Judge {
         }
         let mut known = queue.stats;
         (known.waiting, known.leased, known.dead, known.finished) = (0, 0, 0, stats.finished);
+        (known.blocked, known.awaited) = (0, awaited);
         for id in &queue.open {
             match self.tasks[id].stand {
                 Stand::Waiting => known.waiting += 1,
@@ -350,6 +394,10 @@ impl Judge {
     pub fn check_all(&mut self, machine: &Machine, rows: &dyn Read) -> Checked {
         self.touched = self.tasks.keys().copied().collect();
         self.busy = self.queues.keys().cloned().collect();
+        let schedules = self.queues.iter().flat_map(|(name, queue)| {
+            queue.schedules.keys().map(|schedule| (name.clone(), schedule.clone()))
+        });
+        self.moved = schedules.collect();
         self.compare(machine, rows, &mut Reached::default())
     }
 }

@@ -43,11 +43,11 @@ impl Twin {
     /// The first promise it breaks.
     pub fn apply(&mut self, entry: &Entry, reached: &mut Reached) -> Result<Vec<Outcome>, Violation> {
         let fault = |fault: z4_tasks::Fault| Violation::new("STATE", fault.what);
-        let (_, commands) = decode_entry(&entry.data).map_err(fault)?;
+        let (stamp, commands) = decode_entry(&entry.data).map_err(fault)?;
         let outcomes = self.machine.apply(&mut self.store, &entry.data).map_err(fault)?;
         self.machine.take_touched().for_each(drop);
         self.applied = entry.index;
-        let judged = self.judge.entry(&self.machine, &self.store, &commands, &outcomes, reached);
+        let judged = self.judge.entry(&self.machine, &self.store, (stamp, &commands), &outcomes, reached);
         judged.map(|()| outcomes).map_err(|violation| {
             let what = format!("entry {} of shard {}: {}", entry.index, self.shard, violation.what);
             Violation::new(violation.promise, what)

@@ -146,6 +146,11 @@ impl Judge {
         if !self.is_changeable(id, answer, reached)? {
             return Ok(());
         }
+        ensure!(
+            self.tasks[&id].stand != Stand::Blocked,
+            "AFTER",
+            "task {id} waits for others, and was made due"
+        );
         let due = self.tasks[&id].due;
         if due > self.now {
             reached.reach("task run now");
@@ -154,7 +159,7 @@ impl Judge {
         self.moved(id, due.min(self.now), answer)
     }
 
-    /// Only a waiting task is changed. Returns whether this one was.
+    /// Only a waiting task is changed, be it for others. Returns whether this one was.
     fn is_changeable(
         &self,
         id: TaskId,
@@ -164,8 +169,15 @@ impl Judge {
         let stand = self.tasks[&id].stand;
         match answer {
             Ok(_) => {
-                ensure!(stand == Stand::Waiting, "P3", "task {id} is {stand:?}, and was changed");
+                let waits = matches!(stand, Stand::Waiting | Stand::Blocked);
+                ensure!(waits, "P3", "task {id} is {stand:?}, and was changed");
                 return Ok(true);
+            }
+            Err(Refusal::TaskBlocked { blockers, first, .. }) => {
+                let on = &self.tasks[&id].waits.on;
+                let fits = *blockers as usize == on.len() && on.contains(first);
+                ensure!(fits, "AFTER", "task {id} waits for {on:?}, told are {blockers}, {first} among them");
+                reached.reach("blocked task is not made due");
             }
             Err(Refusal::TaskLeased { until, .. }) => {
                 let is_leased = matches!(stand, Stand::Leased { until: known, .. } if known == *until);
@@ -270,11 +282,15 @@ impl Judge {
         match (answer, known) {
             (Ok(()), Some((is, open))) => {
                 ensure!(open == 0 || doubtful, "P4", "queue {name} is deleted with {open} tasks");
+                let schedules = self.queues[name].schedules.len();
+                ensure!(schedules == 0, "SLOT", "queue {name} is deleted with {schedules} schedules");
                 ensure!(
                     etag.is_none_or(|given| given == is),
                     "ETAG",
                     "queue {name} has etag {is}, not {etag:?}"
                 );
+                let open: Vec<TaskId> = self.queues[name].open.iter().copied().collect();
+                open.into_iter().for_each(|id| self.doubt_behind(id));
                 let queue = self.queues.remove(name).expect("looked at above");
                 for id in queue.open {
                     self.tasks.get_mut(&id).expect("it was open").stand = Stand::Ended(PURGE);
@@ -287,9 +303,18 @@ impl Judge {
                 ensure!(etag.is_some_and(|given| given != is), "ETAG", "queue {name} has etag {is}");
                 reached.reach("stale etag of a queue refused");
             }
+            (Err(Refusal::QueueHasSchedules { schedule, .. }), Some(_)) => {
+                let has = self.queues[name].schedules.contains_key(schedule);
+                ensure!(has, "STATE", "queue {name} has no schedule {schedule}");
+                reached.reach("delete of a queue with schedules refused");
+            }
+            (Err(Refusal::QueueAwaited(_)), Some(_)) => {
+                let awaited = self.awaited(name);
+                ensure!(awaited > 0 || doubtful, "AFTER", "nobody waits for tasks of queue {name}");
+            }
             (Err(Refusal::QueueNotEmpty { tasks, .. }), Some((_, open))) => {
                 ensure!(
-                    *tasks >= open && *tasks > 0,
+                    (*tasks >= open || doubtful) && *tasks > 0,
                     "P4",
                     "queue {name} holds {open} tasks, {tasks} are told"
                 );
@@ -409,8 +434,8 @@ impl Judge {
             }
             if self.rest.contains(&id) || stand_of(row(rows, id).as_ref()).is_open() {
                 left += 1;
-            } else if task.expires.is_some_and(|at| at <= now) {
-                // A lease behind this may have ended it just as well.
+            } else if task.stand == Stand::Blocked || task.expires.is_some_and(|at| at <= now) {
+                // A lease behind this may have ended it just as well, or the end of a task before it.
                 unsure += 1;
                 self.doubt(id);
             } else {

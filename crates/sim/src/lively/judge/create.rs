@@ -97,6 +97,7 @@ impl Judge {
         if let Some(key) = &task.key {
             self.takes_key(name, id, key, reached)?;
         }
+        let (waits, sure) = self.waits_of(id, task)?;
         let queue = self.used(name);
         let effective = &queue.effective;
         let of_queue = effective.ttl.map(|ttl| now + Duration(due.since(now).0.saturating_add(ttl.0)));
@@ -112,7 +113,8 @@ impl Judge {
             payload: task.payload.len() as u64,
             deliveries: 0,
             failures: 0,
-            stand: Stand::Waiting,
+            stand: if waits.on.is_empty() { Stand::Waiting } else { Stand::Blocked },
+            waits,
             etag: 0,
         };
         let limit = effective.max_backlog;
@@ -125,6 +127,12 @@ impl Judge {
         );
         self.tasks.insert(id, made);
         self.change(id, |_| ());
+        if self.tasks[&id].stand == Stand::Blocked {
+            reached.reach("task waits for others");
+        }
+        if !sure {
+            self.doubt(id);
+        }
         self.tell(id, EventKind::Created);
         reached.reach("lively task created");
         Ok(())
@@ -152,14 +160,18 @@ impl Judge {
             Refusal::KeyTaken { .. } | Refusal::KeyLeased { .. } | Refusal::KeyUsed { .. } => {
                 self.key_refused(name, task, refusal, reached)?;
             }
+            Refusal::AfterUnknown(_) | Refusal::AfterFailed(_) => {
+                self.after_refused(name, task, refusal, reached)?;
+            }
             _ => ensure!(false, "P6", "a create of {:?} was refused: {refusal}", task.payload.get(..8)),
         }
         Ok(())
     }
 
     /// Returns how many tasks a queue has to do.
-    fn backlog(&self, name: &QueueName) -> u64 {
+    pub(super) fn backlog(&self, name: &QueueName) -> u64 {
         let open = self.queues[name].open.iter();
-        open.filter(|id| matches!(self.tasks[id].stand, Stand::Waiting | Stand::Leased { .. })).count() as u64
+        let to_do = |stand| matches!(stand, Stand::Waiting | Stand::Blocked | Stand::Leased { .. });
+        open.filter(|id| to_do(self.tasks[id].stand)).count() as u64
     }
 }

@@ -38,8 +38,9 @@ impl Judge {
         }
         let mut told: Vec<_> = page.events.iter().map(|event| (event.kind, event.task)).collect();
         let mut known = self.happened.get(name).cloned().unwrap_or_default();
-        told.sort_unstable();
-        known.sort_unstable();
+        // Of each task in their order.
+        told.sort_by_key(|(_, task)| *task);
+        known.sort_by_key(|(_, task)| *task);
         ensure!(told == known, "EVENT", "queue {name} tells {told:?}, and this happened: {known:?}");
         if !told.is_empty() {
             reached.reach("events told what happened");

@@ -70,7 +70,7 @@ impl Judge {
             }
             let stand = self.tasks[&other].stand;
             let replaces = match key.on_conflict {
-                OnConflict::Replace => matches!(stand, Stand::Waiting | Stand::Dead),
+                OnConflict::Replace => matches!(stand, Stand::Waiting | Stand::Blocked | Stand::Dead),
                 OnConflict::Debounce => stand == Stand::Dead,
                 OnConflict::Fail | OnConflict::Keep => false,
             };
@@ -134,7 +134,8 @@ impl Judge {
             self.doubt(id);
             return Ok(());
         };
-        ensure!(known.stand == Stand::Waiting, "KEY", "task {id} is {:?}, and was changed", known.stand);
+        let is_in_line = matches!(known.stand, Stand::Waiting | Stand::Blocked);
+        ensure!(is_in_line, "KEY", "task {id} is {:?}, and was changed", known.stand);
         let due = due_of(task.due, self.now).min(Millis::MAX_NAMEABLE).max(known.due);
         self.change(id, |known| (known.due, known.payload) = (due, task.payload.len() as u64));
         self.tell(id, EventKind::Updated);

@@ -83,6 +83,8 @@ impl Judge {
             return Ok(());
         };
         ensure!(task.stand.is_open(), "P5", "task {id} is delivered, and was ended by {:?}", task.stand);
+        let on = &task.waits.on;
+        ensure!(task.stand != Stand::Blocked, "AFTER", "task {id} is delivered, and comes after {on:?}");
         ensure!(task.stand == Stand::Waiting, "P3", "task {id} is delivered, and is {:?}", task.stand);
         ensure!(task.due <= now, "P2", "task {id} is delivered at {now}, and is due at {}", task.due);
         ensure!(task.queue == *name, "T1", "task {id} of queue {} is delivered from {name}", task.queue);

@@ -224,5 +224,10 @@ impl Judge {
             self.breaker_may_open(id);
             reached.reach("lively lease expired");
         }
+        if more {
+            self.doubt_told();
+        } else {
+            self.tell_all(reached);
+        }
     }
 }

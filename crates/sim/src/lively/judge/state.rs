@@ -8,6 +8,8 @@ use z4_tasks::{
 };
 use z4_types::{Duration, Millis, QueueName, TaskId, Token};
 
+use super::after::Waits;
+use super::schedules::Scheduled;
 use crate::model::Tag;
 
 /// Millionths of a token: what a thousandth of a token a second brings in a millisecond.
@@ -66,6 +68,8 @@ pub struct Task {
     pub deliveries: u32,
     /// Failures so far.
     pub failures: u32,
+    /// The tasks it comes after.
+    pub waits: Waits,
     /// Where it stands.
     pub stand: Stand,
     /// Its etag at the end of the last entry that touched it.
@@ -154,6 +158,8 @@ pub struct Queue {
     pub stats: QueueStats,
     /// Where its events go on.
     pub events: Option<Position>,
+    /// Its schedules.
+    pub schedules: BTreeMap<String, Scheduled>,
     /// Only the rows know what happened to it in this entry.
     pub recount: bool,
 }
@@ -176,6 +182,7 @@ impl Queue {
             used: BTreeMap::new(),
             stats: QueueStats::default(),
             events: None,
+            schedules: BTreeMap::new(),
             recount: false,
         }
     }
