@@ -1,8 +1,8 @@
-//! A queue of ten million tasks: what it costs to ask about it, to stop it, and to get rid of a part of it.
+//! A queue of ten million tasks: what it costs to ask about it and to stop it; and the purge of one of a million.
 //!
 //! Statistics, explain and pause are asked one call at a time. Then single tasks are pushed at a low rate, open loop, into
-//! another queue of the same shard, first in peace and then while the large queue is purged: the ratio says what others
-//! feel of a purge.
+//! another queue of the shard of the one that is purged, first in peace and then during the purge: the ratio says what others
+//! feel of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,8 @@ use super::target::Target;
 use super::{Plan, throughput};
 
 const TASKS_DEFAULT: u64 = 10_000_000;
+/// The queue that is purged has so many times less.
+const PURGED_PART: u64 = 10;
 /// Calls of each kind.
 const CALLS: usize = 1_000;
 /// Between two pushes.
@@ -25,7 +27,7 @@ const PUSH_EVERY: Duration = Duration::from_millis(5);
 /// Pushing in peace.
 const PEACE: Duration = Duration::from_secs(10);
 
-/// Fills the queue, asks, stops and purges it.
+/// Fills a queue, asks and stops it; fills another, and purges it.
 ///
 /// # Errors
 /// A refusal, a broken stream, or tasks that are missing.
@@ -45,7 +47,9 @@ pub(crate) async fn run(plan: &Plan, target: &mut Target) -> Result<Vec<Sample>>
         })
         .await?,
     );
-    samples.extend(purged(target, &client, &queue).await?);
+    let purged = target.queue("purged").await?;
+    sustained::create(plan, target, &purged, (total / PURGED_PART).max(1)).await?;
+    samples.extend(purge(target, &client, &purged).await?);
     Ok(samples)
 }
 
@@ -70,7 +74,7 @@ async fn asked<T>(
 }
 
 /// Pushes single tasks in peace and during the purge.
-async fn purged(target: &Target, client: &Client, queue: &str) -> Result<Vec<Sample>> {
+async fn purge(target: &Target, client: &Client, queue: &str) -> Result<Vec<Sample>> {
     let other = beside(target, client, queue).await?;
     let over = Arc::new(AtomicBool::new(false));
     let peaceful = tokio::spawn(pushes(target.client()?, other.clone(), Arc::clone(&over)));
