@@ -59,6 +59,7 @@ mod pull;
 mod queues;
 mod random;
 mod schedules;
+mod stored;
 mod task;
 
 pub use changes::{Matched, Selection, TaskPatch, Updated};
@@ -72,10 +73,8 @@ pub use pull::{Pull, PullStream};
 pub use queues::{PurgedPart, QueuePatch};
 pub use random::request_id;
 pub use schedules::{SchedulePatch, ScheduleRun};
-pub use task::{
-    Created, Freshness, KeyPolicy, NewTask, OnFailure, Queue, RetryPolicy, Settlement, StoredTask, Task,
-    TaskState, Verdict,
-};
+pub use stored::{Freshness, Queue, StoredTask, TaskState};
+pub use task::{Created, KeyPolicy, NewTask, OnFailure, RetryPolicy, Settlement, Task, Verdict};
 
 pub use z4_proto::v1::EventType;
 pub use z4_proto::v1::shard_verdict::Result as Verified;

@@ -16,7 +16,7 @@ use z4_proto::convert::timestamp;
 use z4_proto::v1;
 use z4_proto::v1::admin_server::Admin;
 
-use crate::call::Call;
+use crate::call::unary;
 use crate::door::Door;
 
 /// See the module essay.
@@ -28,14 +28,6 @@ impl AdminService {
     pub(crate) fn new(door: Door) -> Self {
         Self { door }
     }
-}
-
-/// Gives a verb the call and the request, and makes its failure a status.
-macro_rules! unary {
-    ($self:ident, $request:ident, $verb:path) => {{
-        let call = Call::new(&$self.door, $request.metadata());
-        $verb(call, $request.into_inner()).await.map(Response::new).map_err(Status::from)
-    }};
 }
 
 #[async_trait]

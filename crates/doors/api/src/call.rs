@@ -18,6 +18,15 @@ use crate::door::Door;
 use crate::forward::{self, Pass, Pauses};
 use crate::status;
 
+/// Gives a verb the call and the request, and makes its failure a status.
+macro_rules! unary {
+    ($self:ident, $request:ident, $verb:path) => {{
+        let call = $crate::call::Call::new(&$self.door, $request.metadata());
+        $verb(call, $request.into_inner()).await.map(tonic::Response::new).map_err(tonic::Status::from)
+    }};
+}
+pub(crate) use unary;
+
 /// Metadata of a call that another host has passed on: the name of that host.
 pub(crate) const FORWARDED_BY: &str = "z4-forwarded-by";
 

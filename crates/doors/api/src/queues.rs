@@ -23,7 +23,7 @@ use z4_tasks::command::SetQueue;
 use z4_tasks::outcome::Refusal;
 use z4_types::{Kind, QueueName};
 
-use crate::call::Call;
+use crate::call::{Call, unary};
 use crate::door::Door;
 use crate::{messages, status};
 
@@ -36,14 +36,6 @@ impl QueuesService {
     pub(crate) fn new(door: Door) -> Self {
         Self { door }
     }
-}
-
-/// Gives a verb the call and the request, and makes its failure a status.
-macro_rules! unary {
-    ($self:ident, $request:ident, $verb:path) => {{
-        let call = Call::new(&$self.door, $request.metadata());
-        $verb(call, $request.into_inner()).await.map(Response::new).map_err(Status::from)
-    }};
 }
 
 #[async_trait]

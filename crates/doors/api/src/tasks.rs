@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use z4_proto::v1;
 use z4_proto::v1::tasks_server::Tasks;
 
-use crate::call::{Call, is_forwarded};
+use crate::call::{Call, is_forwarded, unary};
 use crate::deadline::Deadline;
 use crate::door::Door;
 use crate::forward::Splice;
@@ -39,14 +39,6 @@ impl TasksService {
     pub(crate) fn new(door: Door) -> Self {
         Self { door }
     }
-}
-
-/// Gives a verb the call and the request, and makes its failure a status.
-macro_rules! unary {
-    ($self:ident, $request:ident, $verb:path) => {{
-        let call = Call::new(&$self.door, $request.metadata());
-        $verb(call, $request.into_inner()).await.map(Response::new).map_err(Status::from)
-    }};
 }
 
 #[async_trait]
